@@ -1,0 +1,187 @@
+//! The contract every engine keeps, and everything above it relies on.
+//!
+//! The server, the C ABI, the programs and (later) replication are written against [`KvsEngine`]
+//! and know no engine. Every promise below is a test in `tests/it/contract.rs`, run against each
+//! implementation and against a `BTreeMap`.
+
+use crate::error::{KvsError, Result};
+use crate::options::WriteOptions;
+use crate::value::Value;
+use crate::write_batch::{Write, WriteBatch, WriteDone};
+
+/// An embedded key-value engine.
+///
+/// Keys and values are bytes; both may be empty and may hold any byte. Methods take `&self` and
+/// may be called from any thread at once. Operations on one key are linearizable; there is no
+/// order between keys, except inside a batch. Clones are handles of one store; it is closed when
+/// the last one goes, or by [`KvsEngine::close`].
+///
+/// The methods on `String` are the text API of the first implementation, kept as it was.
+pub trait KvsEngine: Clone + Send + Sync + 'static {
+    /// Sets `key` to `value`. When this returns `Ok`, every later read sees it, and it is as
+    /// durable as the store's options say.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::KeyTooLong`], [`KvsError::ValueTooLong`] (nothing is written);
+    /// [`KvsError::NoSpace`], [`KvsError::Io`], [`KvsError::Poisoned`], [`KvsError::Closed`].
+    fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()>;
+
+    /// Calls `read` with the value of `key` and returns its result, or `None` if the key is absent
+    /// (then `read` is not called). The cheapest read: nothing is copied or allocated. The bytes
+    /// are verified before `read` sees them. Keep `read` short: it holds back the reclaiming of
+    /// memory and disk space.
+    ///
+    /// A key over the limit is absent, not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Corrupt`], [`KvsError::Io`], [`KvsError::Closed`].
+    fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>>;
+
+    /// Returns the value of `key`, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`].
+    fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>>;
+
+    /// Removes `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::KeyNotFound`] if it is not there; then nothing is written. Otherwise as
+    /// [`KvsEngine::set_bytes`].
+    fn remove_bytes(&self, key: &[u8]) -> Result<()>;
+
+    /// Applies all of `batch` or none of it, for concurrent readers and across crashes, as durably
+    /// as `options` and the store ask.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::set_bytes`], and [`KvsError::BatchTooLong`]; nothing is applied then.
+    fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()>;
+
+    /// Number of keys. Costs the same however many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Closed`].
+    fn len(&self) -> Result<u64>;
+
+    /// Makes every write that has returned so far survive power loss.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Io`] if the disk refuses; the store is poisoned then.
+    fn sync(&self) -> Result<()>;
+
+    /// Gives back the space of overwritten and removed records, and returns when that is done.
+    /// Reads and writes go on meanwhile. An engine that does this by itself only returns `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Io`], [`KvsError::NoSpace`], [`KvsError::Corrupt`]; nothing is lost.
+    fn compact(&self) -> Result<()>;
+
+    /// Makes everything durable, lets go of the directory and refuses every later call with
+    /// [`KvsError::Closed`]. Calls under way finish first. Values handed out stay valid. Closing
+    /// twice is no error.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::sync`]; the directory is let go all the same.
+    fn close(&self) -> Result<()>;
+
+    /// The engine's name, as programs and files say it: "kvs" or "sled".
+    fn name(&self) -> &'static str;
+
+    /// Whether a write may wait for the disk before it returns. Whoever serves many clients on few
+    /// threads then prefers [`KvsEngine::write_then`].
+    fn writes_wait_for_disk(&self) -> bool {
+        false
+    }
+
+    /// Does `write` and calls `done` with the outcome, on this thread or another, possibly after
+    /// this returns. Writes handed over by one thread are done in that order. An engine whose
+    /// writes wait for the disk returns at once and shares one sync among all that wait.
+    fn write_then(&self, write: Write, done: WriteDone) {
+        done(match &write {
+            Write::Set { key, value } => self.set_bytes(key, value),
+            Write::Remove { key } => self.remove_bytes(key),
+            Write::Batch(batch) => self.apply(batch),
+        });
+    }
+
+    /// Whether `key` is there. Its value is not returned, and may not be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`].
+    fn contains(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.get_with(key, |_| ())?.is_some())
+    }
+
+    /// Appends the value of `key` to nothing: `buffer` is cleared, then holds the value. Returns
+    /// whether the key is there. Allocates only if `buffer` is too small.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`]; `buffer` is empty then.
+    fn get_into(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool> {
+        buffer.clear();
+        Ok(self.get_with(key, |value| buffer.extend_from_slice(value))?.is_some())
+    }
+
+    /// As [`KvsEngine::apply_with`] with the store's own durability.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::apply_with`].
+    fn apply(&self, batch: &WriteBatch) -> Result<()> {
+        self.apply_with(batch, WriteOptions::default())
+    }
+
+    /// Whether there are no keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::len`].
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Sets `key` to `value`: the text API.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::set_bytes`].
+    fn set(&self, key: String, value: String) -> Result<()> {
+        self.set_bytes(key.as_bytes(), value.as_bytes())
+    }
+
+    /// Returns the value of `key`, or `None`: the text API.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`], and [`KvsError::NotUtf8`] if the value is not text.
+    fn get(&self, key: String) -> Result<Option<String>> {
+        self.get_with(key.as_bytes(), text)?.transpose()
+    }
+
+    /// Removes `key`: the text API.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::remove_bytes`].
+    fn remove(&self, key: String) -> Result<()> {
+        self.remove_bytes(key.as_bytes())
+    }
+}
+
+fn text(value: &[u8]) -> Result<String> {
+    match std::str::from_utf8(value) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => Err(KvsError::NotUtf8 { what: "value", valid_up_to: error.valid_up_to() }),
+    }
+}

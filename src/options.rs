@@ -1,0 +1,224 @@
+//! What can be chosen when a store is opened, and every limit, each with its reason.
+
+use std::time::Duration;
+
+use crate::error::{KvsError, Result};
+
+/// Longest key, in bytes. Fixed by the 2-byte field of a record; longer keys are nearly always a
+/// mistake, and every lookup reads the whole key.
+pub const KEY_LEN_MAX: usize = 65_535;
+
+/// Longest value, in bytes (1 GiB). A value is checked and copied as a whole, so it must fit in
+/// memory comfortably; the 4-byte field of a record would allow more.
+pub const VALUE_LEN_MAX: usize = 1 << 30;
+
+/// Most bytes that one batch may take as records (1 GiB). A batch lies in one segment and is
+/// appended by one write.
+pub const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// Smallest segment, in bytes (4 MiB): below it, the cost of a file (two syncs, a mapping) is felt.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
+/// Largest segment, in bytes (128 MiB): a location says an offset in 24 bits of 8-byte units, and
+/// larger segments would only make compaction coarser.
+pub const SEGMENT_BYTES_MAX: u64 = 128 << 20;
+
+/// Smallest value that `segment_bytes_max` accepts (4 KiB). Tests use it to see many segments.
+pub const SEGMENT_BYTES_FLOOR: u64 = 4 << 10;
+
+/// When a write that has returned survives what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A returned write survives the death of the process (`kill -9`). When power fails, what the
+    /// operating system had not written yet is lost.
+    Os,
+    /// As `Os`, and power loss costs at most the last of these intervals: a background thread
+    /// syncs that often.
+    Interval(Duration),
+    /// A returned write survives power loss. Writers that wait at the same time share one sync.
+    Sync,
+}
+
+impl Default for Durability {
+    /// `Interval` of 500 ms.
+    fn default() -> Self {
+        Self::Interval(Duration::from_millis(500))
+    }
+}
+
+/// How records are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadMode {
+    /// Through a read-only mapping: fastest, no system call. A disk that fails under a mapped page
+    /// kills the process with `SIGBUS`.
+    #[default]
+    Mapped,
+    /// By positioned reads: a failing disk is an error. Several times slower.
+    Positioned,
+}
+
+/// What one write can ask for beyond the store's default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriteOptions {
+    /// Return only when the write survives power loss, whatever the store's [`Durability`].
+    pub sync: bool,
+}
+
+/// How to open a store.
+///
+/// ```
+/// use kvs::{Durability, KvStore, Options};
+///
+/// let dir = tempfile::tempdir()?;
+/// let options = Options::new().durability(Durability::Sync);
+/// let store = KvStore::open_with(dir.path(), options)?;
+/// store.set_bytes(b"no", b"Oslo")?;
+/// # use kvs::KvsEngine;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) create: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) segment_bytes_min: u64,
+    pub(crate) segment_bytes_max: u64,
+    pub(crate) auto_compaction: bool,
+    pub(crate) compaction_bytes_per_second_max: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::default(),
+            read_mode: ReadMode::default(),
+            create: true,
+            exclusive: false,
+            lock_timeout: Duration::ZERO,
+            segment_bytes_min: SEGMENT_BYTES_MIN,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
+            auto_compaction: true,
+            compaction_bytes_per_second_max: None,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: `Interval` of 500 ms, mapped reads, create if missing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What a returned write survives. Default: [`Durability::Interval`] of 500 ms.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How records are read. Default: [`ReadMode::Mapped`].
+    pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
+        self.read_mode = read_mode;
+        self
+    }
+
+    /// Whether to create a store where there is none; otherwise opening says
+    /// [`KvsError::NoStore`]. Default: yes.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Whether to refuse a directory that holds a store already, with
+    /// [`KvsError::StoreExists`]. Default: no.
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// How long to wait for another opener to let go before saying [`KvsError::Locked`]: the lock
+    /// of a killed process can linger for some milliseconds. Default: not at all.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Smallest size at which the active segment is sealed, in bytes. Default:
+    /// [`SEGMENT_BYTES_MIN`]. Segments are sealed at the size of the live data, clamped between
+    /// this and [`Options::segment_bytes_max`].
+    pub fn segment_bytes_min(mut self, bytes: u64) -> Self {
+        self.segment_bytes_min = bytes;
+        self
+    }
+
+    /// Largest size of a segment, in bytes; a single record may be larger and then has a segment
+    /// of its own. Default, and most: [`SEGMENT_BYTES_MAX`].
+    pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
+        self.segment_bytes_max = bytes;
+        self
+    }
+
+    /// Whether a background thread gives dead space back. Default: yes. Without it, only
+    /// `compact()` does.
+    pub fn auto_compaction(mut self, on: bool) -> Self {
+        self.auto_compaction = on;
+        self
+    }
+
+    /// Most bytes that background compaction copies per second. Default: no limit.
+    pub fn compaction_bytes_per_second_max(mut self, bytes: Option<u64>) -> Self {
+        self.compaction_bytes_per_second_max = bytes;
+        self
+    }
+
+    /// Refuses what cannot work.
+    pub(crate) fn check(&self) -> Result<()> {
+        let invalid = |name, must| Err(KvsError::InvalidOption { name, must });
+        if !(SEGMENT_BYTES_FLOOR..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes_max) {
+            return invalid("segment_bytes_max", "between 4 KiB and 128 MiB");
+        }
+        if self.segment_bytes_min > self.segment_bytes_max {
+            return invalid("segment_bytes_min", "at most segment_bytes_max");
+        }
+        if matches!(self.durability, Durability::Interval(every) if every.is_zero()) {
+            return invalid("durability", "an interval above zero, or Sync");
+        }
+        if self.compaction_bytes_per_second_max == Some(0) {
+            return invalid("compaction_bytes_per_second_max", "above zero, or none");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        for (name, options) in [
+            ("segment_bytes_max", Options::new().segment_bytes_max(SEGMENT_BYTES_FLOOR - 1)),
+            ("segment_bytes_max", Options::new().segment_bytes_max(SEGMENT_BYTES_MAX + 1)),
+            ("segment_bytes_min", Options::new().segment_bytes_min(SEGMENT_BYTES_MAX + 1)),
+            ("durability", Options::new().durability(Durability::Interval(Duration::ZERO))),
+            (
+                "compaction_bytes_per_second_max",
+                Options::new().compaction_bytes_per_second_max(Some(0)),
+            ),
+        ] {
+            match options.check() {
+                Err(KvsError::InvalidOption { name: found, .. }) => assert_eq!(found, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert!(
+            Options::new()
+                .segment_bytes_max(SEGMENT_BYTES_FLOOR)
+                .segment_bytes_min(0)
+                .check()
+                .is_ok()
+        );
+    }
+}

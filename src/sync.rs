@@ -1,0 +1,96 @@
+//! The concurrency primitives of this crate, chosen once, so that a model checker can stand in for
+//! them in one place.
+//!
+//! [`EpochCell`] is the only lock-free building block here that is ours: a pointer that is replaced
+//! as a whole, read under an epoch pin, and freed after its last reader. The tables of the keydir
+//! and of the segments are built on it, so neither needs `unsafe` of its own.
+#![expect(unsafe_code, reason = "EpochCell dereferences epoch-protected pointers; signal masks")]
+
+use std::{fmt, mem, ptr, thread};
+
+use crossbeam_epoch::{self as epoch, Atomic, Owned};
+
+pub(crate) use crossbeam_epoch::{Guard, pin};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::Arc;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::error::{KvsError, Result};
+
+/// A `T` that is replaced, never edited. Readers take no lock.
+pub(crate) struct EpochCell<T: Send + Sync + 'static> {
+    current: Atomic<T>,
+}
+
+impl<T: Send + Sync + 'static> EpochCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { current: Atomic::new(value) }
+    }
+
+    /// The value of this moment, valid as long as `guard`.
+    #[inline]
+    pub(crate) fn load<'g>(&self, guard: &'g Guard) -> &'g T {
+        // Acquire: pairs with the AcqRel swap in `replace`, so the pointed-to value is seen whole.
+        let shared = self.current.load(std::sync::atomic::Ordering::Acquire, guard);
+        // SAFETY: the pointer is never null (`new` and `replace` store owned values), and what it
+        // points at is freed only after every guard that could have loaded it is gone.
+        unsafe { shared.deref() }
+    }
+
+    /// Puts `value` in place. The previous one is dropped when its last reader has gone; which
+    /// thread drops it is not known.
+    pub(crate) fn replace(&self, value: T) {
+        let guard = epoch::pin();
+        let previous =
+            self.current.swap(Owned::new(value), std::sync::atomic::Ordering::AcqRel, &guard);
+        // SAFETY: `previous` was just unlinked, so no new reader can load it, and each value is
+        // unlinked once.
+        unsafe { guard.defer_destroy(previous) };
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for EpochCell<T> {
+    fn drop(&mut self) {
+        let current = mem::replace(&mut self.current, Atomic::null());
+        // SAFETY: `&mut self` means no reader holds a reference into this cell, and the pointer is
+        // never null.
+        drop(unsafe { current.into_owned() });
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for EpochCell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EpochCell")
+    }
+}
+
+/// Helps the epochs along, so that what was replaced a moment ago is freed now rather than at some
+/// later pin. Frees nothing that a reader still holds.
+pub(crate) fn collect_garbage() {
+    // Two advances free what was retired in this epoch; a few more cover other threads' bags.
+    for _ in 0..4 {
+        pin().flush();
+    }
+}
+
+/// Starts a thread that carries `name` and takes no signals: those belong to the host program.
+///
+/// # Errors
+///
+/// [`KvsError::Thread`] if the operating system refuses.
+pub(crate) fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>> {
+    let mut all = mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is to room for one set, which the call fills.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` was filled above; `before` is room for one set, which the call fills. A thread
+    // inherits the mask of the one that starts it, so the mask is set here and put back below.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+    let started = thread::Builder::new().name(name.to_owned()).spawn(body);
+    // SAFETY: `before` was filled by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    started.map_err(|source| KvsError::Thread { source })
+}
