@@ -12,9 +12,9 @@ pub const KEY_LEN_MAX: usize = 65_535;
 /// memory comfortably; the 4-byte field of a record would allow more.
 pub const VALUE_LEN_MAX: usize = 1 << 30;
 
-/// Most bytes that one batch may take as records (1 GiB). A batch lies in one segment and is
-/// appended by one write.
-pub const BATCH_BYTES_MAX: usize = 1 << 30;
+/// Most bytes that the records of one batch may take, the largest of them not counted (96 MiB). A
+/// batch lies in one segment, and each of its records must begin within [`SEGMENT_BYTES_MAX`].
+pub const BATCH_BYTES_MAX: usize = 96 << 20;
 
 /// Smallest segment, in bytes (4 MiB): below it, the cost of a file (two syncs, a mapping) is felt.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;

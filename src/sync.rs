@@ -94,3 +94,30 @@ pub(crate) fn spawn(
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
     started.map_err(|source| KvsError::Thread { source })
 }
+
+/// Something one thread raises and another waits for. Raising twice before a wait counts once.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Lets one `wait` return, now or later.
+    pub(crate) fn raise(&self) {
+        *self.raised.lock() = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until the signal is raised, and lowers it; false if `timeout` ran out before.
+    pub(crate) fn wait(&self, timeout: Option<std::time::Duration>) -> bool {
+        let mut raised = self.raised.lock();
+        match timeout {
+            None => self.changed.wait_while(&mut raised, |raised| !*raised),
+            Some(timeout) => {
+                self.changed.wait_while_for(&mut raised, |raised| !*raised, timeout);
+            }
+        }
+        mem::take(&mut *raised)
+    }
+}

@@ -1,0 +1,548 @@
+//! `KvStore`: the log-structured engine.
+//!
+//! ```text
+//! set   KvStore -> writer -> record -> segment -> keydir
+//! get   KvStore -> keydir -> segments -> record
+//! ```
+//! Each operation is a few lines here; the rooms below do the work, each with one reason to exist.
+//! Read them in this order: `record`, `segment`, `keydir`, `segments`, `writer`, `recovery`,
+//! `compaction`.
+
+mod location;
+mod record;
+
+mod disk;
+mod names;
+
+mod keydir;
+mod segment;
+
+mod manifest;
+mod segments;
+
+mod compaction;
+mod recovery;
+mod writer;
+
+mod stats;
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, thread};
+
+pub use stats::Stats;
+
+use crate::engine::KvsEngine;
+use crate::error::{KvsError, Result};
+use crate::options::{
+    BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, ReadMode, VALUE_LEN_MAX, WriteOptions,
+};
+use crate::store::compaction::Compactor;
+use crate::store::disk::{DirLock, Disk, RealDisk};
+use crate::store::keydir::Keydir;
+use crate::store::record::{BatchPlace, Draft, Kind, Record};
+use crate::store::recovery::Recovered;
+use crate::store::segment::Segment;
+use crate::store::segments::{Look, Segments};
+use crate::store::writer::{Entry, Op, OpKind, Writer};
+use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal, pin};
+use crate::value::Value;
+use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
+
+/// How often compaction looks for files whose last reader has gone, while nothing wakes it.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// What a positioned read reads into, kept from one read to the next.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Scratch space above this is given back after the read (1 MiB).
+const SCRATCH_KEPT_LEN_MAX: usize = 1 << 20;
+
+/// A store of ours: an append-only log with an index of 8 bytes a key in memory.
+///
+/// Clones are handles of the same store, usable from any thread. Reads take no lock and, mapped,
+/// make no system call; writers share appends and syncs. The store is closed when the last clone
+/// goes, or by [`KvsEngine::close`].
+///
+/// One process can have a directory open, once.
+///
+/// ```
+/// use kvs::{KvStore, KvsEngine};
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = KvStore::open(dir.path())?;
+/// store.set_bytes(b"no", b"Oslo")?;
+/// assert_eq!(store.get_bytes(b"no")?.as_deref(), Some(&b"Oslo"[..]));
+/// assert_eq!(store.get_bytes(b"se")?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct KvStore {
+    core: Arc<Core>,
+    /// Closes the store when the last clone goes.
+    _handle: Arc<Handle>,
+}
+
+/// The store, shared by its handles and its threads.
+#[derive(Debug)]
+struct Core {
+    dir: PathBuf,
+    options: Options,
+    keydir: Arc<Keydir>,
+    segments: Arc<Segments>,
+    writer: Writer,
+    compactor: Compactor,
+    tails_cut: u64,
+    /// Tells the threads to end.
+    stop: AtomicBool,
+    /// Raised to end the sync thread before its interval is over.
+    sync_wanted: Signal,
+    /// What background compaction met; the next `compact()` returns it.
+    background_error: Mutex<Option<KvsError>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    lock: Mutex<Option<Box<dyn DirLock>>>,
+}
+
+struct Handle(Arc<Core>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.close() {
+            log::error!("{}: closing failed: {error}", self.0.dir.display());
+        }
+    }
+}
+
+impl KvStore {
+    /// Opens the store in `dir`, or creates one there, with the default [`Options`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KvStore::open_with`].
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
+        Self::open_with(dir, Options::default())
+    }
+
+    /// Opens the store in `dir`, or creates one there. Reads all of its segments, several at once.
+    ///
+    /// Other files in `dir` are left alone. What a crash left unfinished is cut off and kept in
+    /// `lost+found/`; [`Stats::crash_tails_cut`] counts it.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Locked`] if it is open already; [`KvsError::NotADirectory`],
+    /// [`KvsError::NoStore`], [`KvsError::StoreExists`], [`KvsError::WrongEngine`],
+    /// [`KvsError::UnsupportedFormat`], [`KvsError::InvalidOption`]; [`KvsError::Corrupt`] if
+    /// something that was durable is damaged (nothing is changed then); [`KvsError::Io`].
+    pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
+        Self::open_on(Arc::new(RealDisk), dir.into(), options)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: PathBuf, options: Options) -> Result<Self> {
+        options.check()?;
+        if !options.create && !disk.exists(&dir) {
+            return Err(KvsError::NoStore { path: dir });
+        }
+        disk.create_dir_all(&dir)?;
+        let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
+        let recovered = recovery::recover(&disk, &dir, &options)?;
+        let core = Arc::new(Core::new(&disk, dir, options, recovered, lock));
+        let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
+        store.core.start_threads()?;
+        Ok(store)
+    }
+
+    /// The directory, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.core.dir
+    }
+
+    /// Figures about the store. Takes locks, briefly: not for every read.
+    pub fn stats(&self) -> Stats {
+        let core = &self.core;
+        let now = core.segments.snapshot().segments;
+        let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
+        // Relaxed: figures of about this moment.
+        let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
+        Stats {
+            key_count: core.writer.key_count(),
+            live_bytes: sum(Segment::live_bytes),
+            total_bytes: sum(Segment::len),
+            tombstone_bytes: sum(Segment::tombstone_bytes),
+            segment_count: u64::try_from(now.len()).expect("a length fits 64 bits"),
+            index_bytes: core.keydir.bytes(),
+            compaction_count: core.compactor.count(),
+            group_count: count(&core.writer.counts.groups),
+            record_count: count(&core.writer.counts.records),
+            sync_count: count(&core.writer.counts.syncs),
+            crash_tails_cut: core.tails_cut,
+        }
+    }
+}
+
+impl KvsEngine for KvStore {
+    fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        check_key(key)?;
+        check_value(value)?;
+        self.core.write_one(OpKind::Apply, Draft::put(key, value))
+    }
+
+    #[inline]
+    fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        self.core.find(key, |_, _, record| read(record.value))
+    }
+
+    fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.core.find(key, |segment, offset, record| {
+            if !segment.is_mapped() {
+                return Value::from(record.value.to_vec());
+            }
+            let offset = usize::try_from(offset).expect("a mapped offset fits a usize");
+            let start = offset + record.value_start;
+            let lender: Arc<Segment> = Arc::clone(segment);
+            Value::lent(lender, start..start + record.value.len())
+        })
+    }
+
+    fn contains(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.core.find(key, |_, _, _| ())?.is_some())
+    }
+
+    fn remove_bytes(&self, key: &[u8]) -> Result<()> {
+        if key.len() > KEY_LEN_MAX {
+            return self.core.writer.check_open().and(Err(KvsError::KeyNotFound));
+        }
+        self.core.write_one(OpKind::Remove, Draft::tombstone(key))
+    }
+
+    fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
+        let entries = self.core.entries(batch)?;
+        if entries.is_empty() {
+            return self.core.writer.check_open();
+        }
+        let (kind, sync) = (OpKind::Apply, options.sync);
+        self.core.writer.write(&Op { kind, entries: &entries, sync })
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.core.check_not_closed()?;
+        Ok(self.core.writer.key_count())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.core.writer.sync()
+    }
+
+    fn compact(&self) -> Result<()> {
+        if let Some(error) = self.core.background_error.lock().take() {
+            return Err(error);
+        }
+        self.core.writer.seal_active()?;
+        self.core.compactor.compact_all(&|| self.core.writer.sync())
+    }
+
+    fn close(&self) -> Result<()> {
+        self.core.close()
+    }
+
+    fn name(&self) -> &'static str {
+        "kvs"
+    }
+
+    fn writes_wait_for_disk(&self) -> bool {
+        self.core.options.durability == Durability::Sync
+    }
+
+    fn write_then(&self, write: Write, done: WriteDone) {
+        if !self.writes_wait_for_disk() {
+            return done(match &write {
+                Write::Set { key, value } => self.set_bytes(key, value),
+                Write::Remove { key } => self.remove_bytes(key),
+                Write::Batch(batch) => self.apply(batch),
+            });
+        }
+        self.core.write_then(&write, done);
+    }
+}
+
+impl fmt::Debug for KvStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvStore").field("dir", &self.core.dir).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    fn new(
+        disk: &Arc<dyn Disk>,
+        dir: PathBuf,
+        options: Options,
+        recovered: Recovered,
+        lock: Box<dyn DirLock>,
+    ) -> Self {
+        let Recovered { keydir, segments, manifest, manifest_number, .. } = recovered;
+        let writer = Writer::new(
+            Arc::clone(disk),
+            dir.clone(),
+            &options,
+            Arc::clone(&keydir),
+            Arc::clone(&segments),
+            recovered.seqno,
+            recovered.key_count,
+        );
+        let compactor = Compactor::new(
+            Arc::clone(disk),
+            dir.clone(),
+            options.clone(),
+            Arc::clone(&keydir),
+            Arc::clone(&segments),
+            manifest_number,
+            manifest,
+        );
+        Self {
+            dir,
+            options,
+            keydir,
+            segments,
+            writer,
+            compactor,
+            tails_cut: recovered.tails_cut,
+            stop: AtomicBool::new(false),
+            sync_wanted: Signal::default(),
+            background_error: Mutex::new(None),
+            threads: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+
+    fn start_threads(self: &Arc<Self>) -> Result<()> {
+        let mut threads = self.threads.lock();
+        let mut start = |name: &str, body: fn(&Self)| -> Result<()> {
+            let core = Arc::clone(self);
+            threads.push(sync::spawn(name, move || body(&core))?);
+            Ok(())
+        };
+        match self.options.durability {
+            Durability::Interval(_) => start("kvs-sync", Self::sync_at_intervals)?,
+            Durability::Sync => start("kvs-commit", |core| core.writer.run_committer())?,
+            Durability::Os => {}
+        }
+        if self.options.auto_compaction {
+            start("kvs-compact", Self::compact_in_background)?;
+            self.segments.compaction_wanted.raise();
+        }
+        Ok(())
+    }
+
+    fn sync_at_intervals(&self) {
+        let Durability::Interval(interval) = self.options.durability else { return };
+        while !self.is_stopping() {
+            self.sync_wanted.wait(Some(interval));
+            if self.writer.has_unsynced()
+                && let Err(error) = self.writer.sync()
+            {
+                // The writer is poisoned, or closed: every later write says so.
+                log::error!("{}: {error}", self.dir.display());
+                return;
+            }
+        }
+    }
+
+    fn compact_in_background(&self) {
+        while !self.is_stopping() {
+            self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
+            let (sync_log, stop) = (|| self.writer.sync(), || self.is_stopping());
+            loop {
+                match self.compactor.compact_some(&sync_log, &stop) {
+                    Ok(true) if !stop() => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        let mut kept = self.background_error.lock();
+                        if kept.is_none() {
+                            log::error!("{}: compaction: {error}", self.dir.display());
+                        }
+                        *kept = Some(error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        // Acquire: pairs with the Release in `close`.
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> Result<()> {
+        let mut threads = self.threads.lock();
+        // Release: pairs with the Acquire in `is_stopping`.
+        self.stop.store(true, Ordering::Release);
+        self.sync_wanted.raise();
+        self.segments.compaction_wanted.raise();
+        let closed = self.writer.close();
+        for thread in threads.drain(..) {
+            // The last handle may go in a thread of ours, at the end of a `write_then`.
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                log::error!("{}: a background thread panicked", self.dir.display());
+            }
+        }
+        if let Err(error) = self.segments.sweep() {
+            log::warn!("a compacted file stays until the next open: {error}");
+        }
+        *self.lock.lock() = None;
+        closed
+    }
+
+    #[inline]
+    fn check_not_closed(&self) -> Result<()> {
+        if self.writer.is_closed() { Err(KvsError::Closed) } else { Ok(()) }
+    }
+
+    /// Calls `read` with the verified record of `key` and where it is, or returns `None`.
+    #[inline]
+    fn find<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        if self.options.read_mode == ReadMode::Mapped {
+            return self.find_in(key, &mut Vec::new(), read);
+        }
+        let mut scratch = SCRATCH.take();
+        let found = self.find_in(key, &mut scratch, read);
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_KEPT_LEN_MAX);
+        SCRATCH.set(scratch);
+        found
+    }
+
+    #[inline]
+    fn find_in<R>(
+        &self,
+        key: &[u8],
+        scratch: &mut Vec<u8>,
+        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        self.check_not_closed()?;
+        let hash = self.keydir.hash(key);
+        let guard = pin();
+        'lookup: loop {
+            let mut damage = None;
+            for location in self.keydir.candidates(hash, &guard) {
+                match self.segments.look(location, key, &guard, scratch) {
+                    // Compaction moved the record meanwhile: the keydir knows where to.
+                    Ok(Look::Gone) => continue 'lookup,
+                    Ok(Look::Other) => {}
+                    Ok(Look::Found(segment, record)) => {
+                        segment.verify(&record, location.offset())?;
+                        self.wait_until_published(&record)?;
+                        let is_put = record.kind == Kind::Put;
+                        return Ok(is_put.then(|| read(segment, location.offset(), &record)));
+                    }
+                    // Perhaps the key's, perhaps not: a readable record of the key is newer.
+                    Err(error) => damage = Some(error),
+                }
+            }
+            return damage.map_or(Ok(None), Err);
+        }
+    }
+
+    /// Waits until the batch that `record` belongs to is published as a whole: microseconds, and
+    /// only for a record that is being published at this instant.
+    #[inline]
+    fn wait_until_published(&self, record: &Record<'_>) -> Result<()> {
+        if record.place == BatchPlace::Alone {
+            return Ok(());
+        }
+        let mut spins = 0_u32;
+        while record.seqno > self.writer.published() {
+            spins += 1;
+            if spins < 100 {
+                std::hint::spin_loop();
+                continue;
+            }
+            // A writer that died half way through never publishes the rest.
+            self.writer.check_open()?;
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn write_one(&self, kind: OpKind, draft: Draft<'_>) -> Result<()> {
+        let entries = [Entry { hash: self.keydir.hash(draft.key), draft }];
+        self.writer.write(&Op { kind, entries: &entries, sync: false })
+    }
+
+    fn write_then(&self, write: &Write, done: WriteDone) {
+        let entries = match write {
+            Write::Set { key, value } => check_key(key)
+                .and_then(|()| check_value(value))
+                .map(|()| vec![self.entry(Draft::put(key, value))]),
+            Write::Remove { key } if key.len() > KEY_LEN_MAX => Err(KvsError::KeyNotFound),
+            Write::Remove { key } => Ok(vec![self.entry(Draft::tombstone(key))]),
+            Write::Batch(batch) => self.entries(batch),
+        };
+        let kind = match write {
+            Write::Remove { .. } => OpKind::Remove,
+            Write::Set { .. } | Write::Batch(_) => OpKind::Apply,
+        };
+        match entries {
+            Ok(entries) if entries.is_empty() => done(self.writer.check_open()),
+            Ok(entries) => {
+                self.writer.write_then(&Op { kind, entries: &entries, sync: true }, done)
+            }
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn entry<'a>(&self, draft: Draft<'a>) -> Entry<'a> {
+        Entry { hash: self.keydir.hash(draft.key), draft }
+    }
+
+    /// The last operation of the batch on each key, the longest one at the end.
+    fn entries<'a>(&self, batch: &'a WriteBatch) -> Result<Vec<Entry<'a>>> {
+        let mut seen = HashSet::new();
+        let mut entries = Vec::with_capacity(batch.len());
+        for op in batch.ops().iter().rev() {
+            let (key, value) = match op {
+                BatchOp::Set { key, value } => (key, Some(value)),
+                BatchOp::Remove { key } => (key, None),
+            };
+            check_key(key)?;
+            value.map_or(Ok(()), |value| check_value(value))?;
+            if seen.insert(key) {
+                let draft =
+                    value.map_or_else(|| Draft::tombstone(key), |value| Draft::put(key, value));
+                entries.push(self.entry(draft));
+            }
+        }
+        // A location says where a record begins: only the last one may reach beyond what it says.
+        entries.sort_by_key(|entry| entry.draft.len());
+        let front = entries.split_last().map_or(&[][..], |(_, front)| front);
+        let len: usize = front.iter().map(|entry| entry.draft.len()).sum();
+        if len > BATCH_BYTES_MAX {
+            return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
+        }
+        Ok(entries)
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<()> {
+    let len = key.len();
+    if len > KEY_LEN_MAX {
+        return Err(KvsError::KeyTooLong { len, max: KEY_LEN_MAX });
+    }
+    Ok(())
+}
+
+fn check_value(value: &[u8]) -> Result<()> {
+    let len = value.len();
+    if len > VALUE_LEN_MAX {
+        return Err(KvsError::ValueTooLong { len, max: VALUE_LEN_MAX });
+    }
+    Ok(())
+}

@@ -1,0 +1,454 @@
+//! The keydir: from the hash of a key to the places where its newest record may be.
+//!
+//! For every key it holds one 8-byte word: 16 bits of the key's hash (the tag) and a location. Not
+//! the key, not the value: whoever looks up compares the key in the record, so memory does not
+//! depend on the length of keys. It never reads a file.
+//!
+//! ```text
+//! hash, 64 bits:   | shard 8 | home 16 .. | tag 16 | unused 24 |
+//!                            '---- 32 bits kept for ever ----'
+//!
+//! shard -> table -> [ word | word | 0 | word | 1 | word | ... ]      0 empty, 1 deleted
+//!                   word = tag 16 | location 48
+//! ```
+//!
+//! A shard is an open-addressing table with linear probing from the key's home slot. The home is
+//! `hash32 * capacity / 2^32`, so capacities need not be powers of two. The 16 bits of the hash
+//! that are not in the word are kept beside the table, in memory that lookups do not touch: growth
+//! needs them and would otherwise have to read every record back.
+//!
+//! # Concurrency
+//!
+//! Lookups take no lock: they pin an epoch, load the table and probe it. Changes to one shard are
+//! made under that shard's mutex, by the group leader (publish) or by compaction (relocate), and a
+//! change is one store to one word. A table that grew is replaced as a whole and freed after its
+//! last reader.
+//!
+//! Invariants:
+//! - Between a key's home and its word there is no empty slot, so a probe that meets one may stop.
+//! - A word is stored after the record it points at can be read (Release, Acquire).
+//! - A lookup that runs beside changes sees each word as it was at some moment during the lookup.
+//!   It can miss a key only if the key was absent, or just being removed or set anew, meanwhile.
+
+use std::fmt;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::store::location::Location;
+use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering};
+
+const SHARD_BITS: u32 = 8;
+const SHARD_COUNT: usize = 1 << SHARD_BITS;
+
+const EMPTY: u64 = 0;
+/// Held a word that was removed; probes go on past it. No location has slot 0, so no word is 1.
+const DELETED: u64 = 1;
+
+/// Slots of a shard that holds nothing: small, because there are 256 of them.
+const CAPACITY_MIN: usize = 16;
+
+/// The hash of a key under the store's seed: XXH3-64, a published and stable function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KeyHash(u64);
+
+impl KeyHash {
+    fn shard(self) -> usize {
+        usize::try_from(self.0 >> (64 - SHARD_BITS)).expect("8 bits")
+    }
+
+    /// The bits that home and tag are made of.
+    fn kept(self) -> u32 {
+        u32::try_from((self.0 >> 24) & 0xFFFF_FFFF).expect("32 bits")
+    }
+
+    fn tag(self) -> u64 {
+        u64::from(self.kept()) & 0xFFFF
+    }
+
+    fn beside(self) -> u16 {
+        u16::try_from(self.kept() >> 16).expect("16 bits")
+    }
+}
+
+/// From the hash of a key to locations. See the head of this file.
+pub(crate) struct Keydir {
+    shards: Box<[Shard]>,
+    seed: u64,
+}
+
+/// Aligned so that the locks and counts of one shard do not slow the readers of its neighbours.
+#[repr(align(64))]
+struct Shard {
+    table: EpochCell<Table>,
+    books: Mutex<Books>,
+}
+
+struct Table {
+    words: Box<[AtomicU64]>,
+}
+
+/// What only those who change a shard need.
+struct Books {
+    /// For each slot, the 16 bits of the hash that its word does not hold.
+    beside: Box<[u16]>,
+    /// Slots that hold a word.
+    live: usize,
+    /// Slots that are not empty.
+    used: usize,
+}
+
+impl Table {
+    fn new(capacity: usize) -> Self {
+        Self { words: (0..capacity).map(|_| AtomicU64::new(EMPTY)).collect() }
+    }
+
+    fn home(&self, kept: u32) -> usize {
+        let capacity = u64::try_from(self.words.len()).expect("a length fits 64 bits");
+        usize::try_from((u64::from(kept) * capacity) >> 32).expect("less than the capacity")
+    }
+
+    /// Slots from the home of `kept` on, each once, round the end, with their words.
+    #[inline]
+    fn probe(&self, kept: u32) -> impl Iterator<Item = (usize, u64)> {
+        let home = self.home(kept);
+        let (front, back) = self.words.split_at(home);
+        let indices = (home..self.words.len()).chain(0..home);
+        // Acquire: pairs with the Release in `Change::store`, so that the record a word points at
+        // can be read.
+        back.iter().chain(front).zip(indices).map(|(word, i)| (i, word.load(Ordering::Acquire)))
+    }
+
+    #[inline]
+    fn matches(&self, hash: KeyHash) -> impl Iterator<Item = (usize, Location)> {
+        self.probe(hash.kept())
+            .take_while(|(_, word)| *word != EMPTY)
+            .filter(move |(_, word)| word >> Location::BITS == hash.tag() && *word != DELETED)
+            .map(|(index, word)| (index, Location::from_bits(word)))
+    }
+}
+
+impl Keydir {
+    pub(crate) fn new(seed: u64) -> Self {
+        let shard = || Shard {
+            table: EpochCell::new(Table::new(CAPACITY_MIN)),
+            books: Mutex::new(Books {
+                beside: vec![0; CAPACITY_MIN].into_boxed_slice(),
+                live: 0,
+                used: 0,
+            }),
+        };
+        Self { shards: (0..SHARD_COUNT).map(|_| shard()).collect(), seed }
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        KeyHash(xxh3_64_with_seed(key, self.seed))
+    }
+
+    #[inline]
+    fn shard(&self, hash: KeyHash) -> &Shard {
+        self.shards.get(hash.shard()).expect("8 bits of hash, 256 shards")
+    }
+
+    /// The locations where the record of a key with `hash` may be, most often none or one. If the
+    /// key is there, one of them is its newest published record.
+    #[inline]
+    pub(crate) fn candidates<'g>(
+        &self,
+        hash: KeyHash,
+        guard: &'g Guard,
+    ) -> impl Iterator<Item = Location> + 'g {
+        let table = self.shard(hash).table.load(guard);
+        table.matches(hash).map(|(_, location)| location)
+    }
+
+    /// Whether the entry of some key with `hash` is exactly `location`.
+    pub(crate) fn points_at(&self, hash: KeyHash, location: Location, guard: &Guard) -> bool {
+        self.candidates(hash, guard).any(|candidate| candidate == location)
+    }
+
+    /// Begins a change to the entry of one key: takes the lock of its shard.
+    #[inline]
+    pub(crate) fn change<'a>(&'a self, hash: KeyHash, guard: &'a Guard) -> Change<'a> {
+        let shard = self.shard(hash);
+        let books = shard.books.lock();
+        Change { table: shard.table.load(guard), cell: &shard.table, books, hash }
+    }
+
+    /// Memory that the entries take, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let per_slot = size_of::<u64>() + size_of::<u16>();
+        let slots: usize = self.shards.iter().map(|shard| shard.books.lock().beside.len()).sum();
+        let fixed = size_of::<Self>() + SHARD_COUNT * (size_of::<Shard>() + size_of::<Table>());
+        u64::try_from(slots * per_slot + fixed).expect("memory fits 64 bits")
+    }
+}
+
+impl fmt::Debug for Keydir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keydir({} bytes)", self.bytes())
+    }
+}
+
+/// A change to the entry of one key, under the lock of its shard.
+pub(crate) struct Change<'a> {
+    table: &'a Table,
+    cell: &'a EpochCell<Table>,
+    books: MutexGuard<'a, Books>,
+    hash: KeyHash,
+}
+
+/// An entry that a [`Change`] found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    index: usize,
+    pub(crate) location: Location,
+}
+
+impl Change<'_> {
+    /// The entries that may be the key's, most often none or one.
+    #[inline]
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = Entry> {
+        self.table.matches(self.hash).map(|(index, location)| Entry { index, location })
+    }
+
+    /// Points `entry` at `location`.
+    #[inline]
+    pub(crate) fn replace(self, entry: Entry, location: Location) {
+        self.store(entry.index, self.word(location));
+    }
+
+    /// Adds an entry for a key that has none.
+    pub(crate) fn insert(mut self, location: Location) {
+        if (self.books.used + 1) * 4 > self.table.words.len() * 3 {
+            self.rebuild(Some(location));
+            return;
+        }
+        let (index, previous) = self
+            .table
+            .probe(self.hash.kept())
+            .find(|(_, word)| *word <= DELETED)
+            .expect("a quarter of the slots is empty");
+        self.books.live += 1;
+        self.books.used += usize::from(previous == EMPTY);
+        if let Some(beside) = self.books.beside.get_mut(index) {
+            *beside = self.hash.beside();
+        }
+        self.store(index, self.word(location));
+    }
+
+    /// Removes `entry`.
+    pub(crate) fn remove(mut self, entry: Entry) {
+        self.books.live -= 1;
+        self.store(entry.index, DELETED);
+        if self.books.live * 8 < self.table.words.len() && self.table.words.len() > CAPACITY_MIN {
+            self.rebuild(None);
+            return;
+        }
+        // Where no probe can need to pass, deleted slots become empty ones, so that probes stay
+        // short however many keys come and go.
+        let capacity = self.table.words.len();
+        let mut index = entry.index;
+        while self.load((index + 1) % capacity) == EMPTY && self.load(index) == DELETED {
+            self.books.used -= 1;
+            self.store(index, EMPTY);
+            index = (index + capacity - 1) % capacity;
+        }
+    }
+
+    /// Points the entry that is exactly `from` at `to`; false if there is none any more.
+    pub(crate) fn relocate(self, from: Location, to: Location) -> bool {
+        let found = self.candidates().find(|entry| entry.location == from);
+        found.map(|entry| self.replace(entry, to)).is_some()
+    }
+
+    fn word(&self, location: Location) -> u64 {
+        self.hash.tag() << Location::BITS | location.bits()
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        // Relaxed: words change only under the lock that `self` holds.
+        self.table.words.get(index).expect("within the capacity").load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn store(&self, index: usize, word: u64) {
+        // Release: pairs with the Acquire in `Table::probe`.
+        let slot = self.table.words.get(index).expect("within the capacity");
+        slot.store(word, Ordering::Release);
+    }
+
+    /// Replaces the table by one in which every other slot is in use, without deleted slots, and
+    /// with an entry for `added`.
+    fn rebuild(&mut self, added: Option<Location>) {
+        let live = self.books.live + usize::from(added.is_some());
+        let table = Table::new((live * 2).max(CAPACITY_MIN));
+        let mut beside = vec![0; table.words.len()].into_boxed_slice();
+        let mut put = |kept: u32, word: u64| {
+            let free = table.probe(kept).find(|(_, word)| *word == EMPTY);
+            let (index, _) = free.expect("half of the slots is empty");
+            // Relaxed: the new table is published by `EpochCell::replace`, with Release.
+            table.words.get(index).expect("probed").store(word, Ordering::Relaxed);
+            *beside.get_mut(index).expect("as long as the table") =
+                u16::try_from(kept >> 16).expect("16 bits");
+        };
+        for (word, high) in self.table.words.iter().zip(&self.books.beside) {
+            // Relaxed: words change only under the lock that `self` holds.
+            let word = word.load(Ordering::Relaxed);
+            if word > DELETED {
+                let tag = u32::try_from(word >> Location::BITS).expect("16 bits");
+                put(u32::from(*high) << 16 | tag, word);
+            }
+        }
+        if let Some(location) = added {
+            put(self.hash.kept(), self.word(location));
+        }
+        *self.books = Books { beside, live, used: live };
+        self.cell.replace(table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::store::location::Slot;
+    use crate::sync::pin;
+
+    fn location(n: u64) -> Location {
+        Location::new(Slot::new(1 + u32::try_from(n >> 20).unwrap()).unwrap(), (n & 0xF_FFFF) * 8)
+    }
+
+    fn found(keydir: &Keydir, key: u64) -> Vec<Location> {
+        let guard = pin();
+        keydir.candidates(keydir.hash(&key.to_le_bytes()), &guard).collect()
+    }
+
+    fn insert(keydir: &Keydir, key: u64, place: u64) {
+        let guard = pin();
+        keydir.change(keydir.hash(&key.to_le_bytes()), &guard).insert(location(place));
+    }
+
+    fn remove(keydir: &Keydir, key: u64, place: u64) {
+        let guard = pin();
+        let change = keydir.change(keydir.hash(&key.to_le_bytes()), &guard);
+        let entry = change.candidates().find(|entry| entry.location == location(place)).unwrap();
+        change.remove(entry);
+    }
+
+    /// Random inserts, replacements and removals against a map, through many growths and shrinks.
+    #[test]
+    fn it_agrees_with_a_map_through_growth_and_shrinking() {
+        let keydir = Keydir::new(7);
+        let mut model = HashMap::new();
+        let mut state = 1_u64;
+        for step in 0..200_000_u64 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Mostly inserts for the first half, mostly removals for the second.
+            let key = (state >> 33) % 20_000;
+            let grow = (step < 100_000) == ((state >> 20) % 10 < 8);
+            match (grow, model.contains_key(&key)) {
+                (true, false) => {
+                    insert(&keydir, key, step);
+                    model.insert(key, step);
+                }
+                (true, true) => {
+                    let guard = pin();
+                    let change = keydir.change(keydir.hash(&key.to_le_bytes()), &guard);
+                    assert!(change.relocate(location(model[&key]), location(step)));
+                    model.insert(key, step);
+                }
+                (false, true) => remove(&keydir, key, model.remove(&key).unwrap()),
+                (false, false) => {}
+            }
+        }
+        for key in 0..20_000 {
+            let expected = model.get(&key).map(|place| location(*place));
+            let found = found(&keydir, key);
+            match expected {
+                Some(expected) => assert!(found.contains(&expected), "{key}"),
+                // Another key with the same tag may be found; its location is another one.
+                None => assert!(found.iter().all(|at| model.values().any(|p| location(*p) == *at))),
+            }
+        }
+    }
+
+    #[test]
+    fn relocation_moves_only_what_is_still_where_it_was() {
+        let keydir = Keydir::new(1);
+        insert(&keydir, 5, 50);
+        let guard = pin();
+        let hash = keydir.hash(&5_u64.to_le_bytes());
+        assert!(!keydir.change(hash, &guard).relocate(location(49), location(60)));
+        assert!(keydir.points_at(hash, location(50), &guard));
+        assert!(keydir.change(hash, &guard).relocate(location(50), location(60)));
+        assert!(!keydir.points_at(hash, location(50), &guard));
+        assert!(keydir.points_at(hash, location(60), &guard));
+    }
+
+    /// A queue-like load that never holds more than a few keys must not fill the table with
+    /// deleted slots: memory stays small and absent keys are recognised at once.
+    #[test]
+    fn keys_that_come_and_go_leave_nothing_behind() {
+        let keydir = Keydir::new(3);
+        let before = keydir.bytes();
+        for n in 0..300_000 {
+            insert(&keydir, n, n);
+            if n >= 100 {
+                remove(&keydir, n - 100, n - 100);
+            }
+        }
+        assert!(keydir.bytes() <= before * 2, "{} bytes", keydir.bytes());
+        for shard in &keydir.shards {
+            let books = shard.books.lock();
+            assert!(books.used * 4 <= books.beside.len() * 3);
+        }
+    }
+
+    #[test]
+    fn memory_per_key_stays_under_the_bar() {
+        let keydir = Keydir::new(11);
+        for (n, max) in [(10_000_u64, 24), (60_000, 24), (200_000, 22)] {
+            for key in 0..n {
+                if found(&keydir, key).is_empty() {
+                    insert(&keydir, key, key);
+                }
+            }
+            let per_key = keydir.bytes() / n;
+            assert!(per_key <= max, "{per_key} bytes a key at {n} keys");
+        }
+    }
+
+    /// Readers beside growth, replacement and removal never miss a key that stays.
+    #[test]
+    fn readers_never_miss_a_key_that_stays() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        let keydir = Keydir::new(5);
+        for key in 0..64 {
+            insert(&keydir, key, key);
+        }
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        for key in 0..64 {
+                            assert!(found(&keydir, key).contains(&location(key)), "{key}");
+                        }
+                    }
+                });
+            }
+            for round in 0..20 {
+                for key in 1000..3000 {
+                    insert(&keydir, key, key + round * 10_000);
+                }
+                for key in 1000..3000 {
+                    remove(&keydir, key, key + round * 10_000);
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}

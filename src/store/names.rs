@@ -1,0 +1,113 @@
+//! File names in a store directory, both ways. No other file builds or parses one.
+//!
+//! ```text
+//! LOCK                  held by the process that has the store open; says its pid
+//! MANIFEST-7            which segments are live; the highest valid number wins
+//! seg-0000000012.log    one segment
+//! lost+found/           crash tails that recovery cut off, kept for a person to look at
+//! ```
+//! Anything else is not ours: it is never read, and never removed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use crate::store::location::SegmentId;
+
+/// What a file in a store directory is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    Segment(SegmentId),
+    Manifest(u64),
+    /// A log of the first implementation: digits and `.log`.
+    OldLog,
+    /// One of the two files that every sled directory has; one alone proves nothing.
+    Sled,
+    /// Not ours.
+    Other,
+}
+
+impl Name {
+    pub(crate) fn parse(name: &OsStr) -> Self {
+        let Some(name) = name.to_str() else { return Self::Other };
+        if name == "conf" || name == "db" {
+            return Self::Sled;
+        }
+        if let Some(n) = name.strip_prefix("MANIFEST-").and_then(number) {
+            return Self::Manifest(n);
+        }
+        let Some(stem) = name.strip_suffix(".log") else { return Self::Other };
+        match stem.strip_prefix("seg-") {
+            Some(digits) => {
+                number(digits).map_or(Self::Other, |n| Self::Segment(SegmentId::new(n)))
+            }
+            None if number(stem).is_some() => Self::OldLog,
+            None => Self::Other,
+        }
+    }
+}
+
+/// Digits only: no sign, no space.
+fn number(digits: &str) -> Option<u64> {
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+pub(crate) fn segment(dir: &Path, id: SegmentId) -> PathBuf {
+    dir.join(format!("seg-{:010}.log", id.get()))
+}
+
+pub(crate) fn manifest(dir: &Path, n: u64) -> PathBuf {
+    dir.join(format!("MANIFEST-{n}"))
+}
+
+pub(crate) fn lock(dir: &Path) -> PathBuf {
+    dir.join("LOCK")
+}
+
+pub(crate) fn lost_and_found(dir: &Path) -> PathBuf {
+    dir.join("lost+found")
+}
+
+/// Where the part of `segment` from `offset` on is kept after it was cut; `attempt` tells apart
+/// cuts at the same place.
+pub(crate) fn crash_tail(dir: &Path, id: SegmentId, offset: u64, attempt: u32) -> PathBuf {
+    let dot = if attempt == 0 { String::new() } else { format!(".{attempt}") };
+    lost_and_found(dir).join(format!("seg-{:010}-from-{offset}.tail{dot}", id.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_parsed_as_they_are_built() {
+        let dir = Path::new("d");
+        for n in [0, 1, 42, 9_999_999_999, 12_345_678_901] {
+            let path = segment(dir, SegmentId::new(n));
+            let name = Name::parse(path.file_name().unwrap());
+            assert_eq!(name, Name::Segment(SegmentId::new(n)));
+            let path = manifest(dir, n);
+            assert_eq!(Name::parse(path.file_name().unwrap()), Name::Manifest(n));
+        }
+    }
+
+    #[test]
+    fn other_peoples_files_are_left_alone() {
+        for name in [
+            "",
+            "LOCK",
+            "seg-.log",
+            "seg-1.txt",
+            "seg-+1.log",
+            "MANIFEST-",
+            "MANIFEST-x",
+            "notes.log",
+            "MANIFEST-99999999999999999999999",
+            "readme.md",
+        ] {
+            assert_eq!(Name::parse(OsStr::new(name)), Name::Other, "{name}");
+        }
+        assert_eq!(Name::parse(OsStr::new("17.log")), Name::OldLog);
+        assert_eq!(Name::parse(OsStr::new("conf")), Name::Sled);
+    }
+}

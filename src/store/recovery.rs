@@ -1,0 +1,474 @@
+//! Recovery: from a directory to a keydir and the place where the writer goes on.
+//!
+//! ```text
+//! manifest -> which segments are live
+//! newest logs -> cut the crash tail, seal what is left       nothing after this is unsealed
+//! every segment, in parallel -> keydir                       the highest seqno of a key wins
+//! tombstones -> out of the keydir
+//! new manifest, if it has something new to say
+//! ```
+//!
+//! Replay does not depend on the order of segments, so they are scanned in parallel, and scanning
+//! one twice changes nothing. Every record is verified on the way.
+//!
+//! # The crash tail
+//!
+//! Only the newest log may end in bytes that are no records, and only above what was durable. The
+//! log says what was: after each sync the next group begins with a mark. So a hole followed by a
+//! mark that covers it is corruption, reported and left alone; a hole that nothing vouches for is a
+//! crash tail: copied to `lost+found/`, cut off, counted. A batch whose last record is missing
+//! goes with the tail. Logs are accepted in order, each going on at the very write where the one
+//! before ended; logs behind a gap belong to the tail too.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+
+use crate::error::{KvsError, Result};
+use crate::options::{Options, ReadMode};
+use crate::store::disk::Disk;
+use crate::store::keydir::Keydir;
+use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::manifest::{ListedSegment, Manifest};
+use crate::store::names::{self, Name};
+use crate::store::record::{self, BatchPlace, Footer, Kind, Record, Salt};
+use crate::store::segment::{HEADER_LEN, Origin, Segment, SegmentHeader, Step};
+use crate::store::segments::{Look, Segments};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
+
+/// What recovery found.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) keydir: Arc<Keydir>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_number: u64,
+    /// The last write.
+    pub(crate) seqno: Seqno,
+    pub(crate) key_count: u64,
+    /// Crash tails that were cut off.
+    pub(crate) tails_cut: u64,
+}
+
+/// Opens the store in `dir`, which is locked, or makes one.
+pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Recovered> {
+    let files = disk.list(dir)?;
+    let (number, manifest) = match Manifest::find(&**disk, dir, &files)? {
+        Some(_) if options.exclusive => {
+            return Err(KvsError::StoreExists { path: dir.to_path_buf() });
+        }
+        Some(found) => found,
+        None => (1, new_store(&**disk, dir, &files, options)?),
+    };
+    let mut recovery =
+        Recovery { disk: Arc::clone(disk), dir: dir.to_path_buf(), manifest, number, tails_cut: 0 };
+    recovery.remove_leftovers(&files)?;
+    let seqno_max = recovery.settle_logs(&files)?;
+    recovery.load(options, seqno_max, &files)
+}
+
+/// Writes the first manifest of a store, unless the directory is somebody else's.
+fn new_store(
+    disk: &dyn Disk,
+    dir: &Path,
+    files: &[OsString],
+    options: &Options,
+) -> Result<Manifest> {
+    let count = |wanted: Name| files.iter().filter(|name| Name::parse(name) == wanted).count();
+    let path = dir.to_path_buf();
+    if count(Name::Sled) == 2 {
+        return Err(KvsError::WrongEngine { path, found: "sled", asked: "kvs" });
+    }
+    if count(Name::OldLog) > 0 {
+        return Err(KvsError::UnsupportedFormat { path, found: 0, supported: 1 });
+    }
+    if let Some(id) = files.iter().find_map(segment_id) {
+        let path = names::segment(dir, id);
+        return Err(KvsError::corrupt(&path, 0, "there is a segment, but no manifest beside it"));
+    }
+    if !options.create {
+        return Err(KvsError::NoStore { path });
+    }
+    let manifest = Manifest::new(disk.random(), disk.random());
+    manifest.write(disk, dir, 1)?;
+    Ok(manifest)
+}
+
+fn segment_id(name: &OsString) -> Option<SegmentId> {
+    match Name::parse(name) {
+        Name::Segment(id) => Some(id),
+        _ => None,
+    }
+}
+
+struct Recovery {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    manifest: Manifest,
+    number: u64,
+    tails_cut: u64,
+}
+
+/// Where the good part of a log ends.
+struct LogEnd {
+    offset: u64,
+    /// What its footer says, or is to say.
+    footer: Footer,
+    sealed: bool,
+    /// Whether the file goes on behind `offset`.
+    torn: bool,
+}
+
+impl Recovery {
+    /// Removes what a crash left behind: outputs of a compaction that did not happen, inputs of
+    /// one that did, manifests that no longer count.
+    fn remove_leftovers(&self, files: &[OsString]) -> Result<()> {
+        for n in Manifest::numbers(files).into_iter().filter(|n| *n != self.number) {
+            self.disk.remove(&names::manifest(&self.dir, n))?;
+        }
+        for id in files.iter().filter_map(segment_id) {
+            if self.manifest.lists(id) || self.is_newer_log(id) {
+                continue;
+            }
+            self.disk.remove(&self.path(id))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the unlisted segment `id` is a log that the manifest need not list. One without a
+    /// header counts as one: it may be the newest log.
+    fn is_newer_log(&self, id: SegmentId) -> bool {
+        let header = || SegmentHeader::read(&*self.disk, &self.path(id));
+        let is_copies = || matches!(header(), Ok(Some(header)) if header.origin == Origin::Copies);
+        id.get() >= self.manifest.log_from && !is_copies()
+    }
+
+    fn path(&self, id: SegmentId) -> PathBuf {
+        names::segment(&self.dir, id)
+    }
+
+    /// Cuts crash tails, seals every unlisted log, and lists them. Returns the last seqno.
+    fn settle_logs(&mut self, files: &[OsString]) -> Result<Seqno> {
+        let mut ids: Vec<_> = files.iter().filter_map(segment_id).collect();
+        ids.retain(|id| !self.manifest.lists(*id) && self.is_newer_log(*id));
+        ids.sort_unstable();
+        let mut last = Seqno::new(self.manifest.log_after);
+        for (index, id) in ids.iter().enumerate() {
+            let this_and_later = ids.get(index..).unwrap_or_default();
+            let Some(log) = self.open_log(*id)? else {
+                self.give_up(&[*id])?;
+                continue;
+            };
+            let before = log.header.seqno_before;
+            if before < last {
+                return Err(KvsError::corrupt(log.path(), 40, "two logs claim the same writes"));
+            }
+            if before > last {
+                // Writes between are missing, so these logs are part of the crash tail.
+                self.check_not_durable(this_and_later, HEADER_LEN, last.next())?;
+                self.give_up(this_and_later)?;
+                break;
+            }
+            let end = walk_to_end(&log)?;
+            if end.torn {
+                self.check_not_durable(&[*id], end.offset, end.footer.seqno_max.next())?;
+            }
+            let salt = log.header.salt;
+            drop(log);
+            self.seal(*id, &end, salt)?;
+            last = end.footer.seqno_max;
+        }
+        Ok(last)
+    }
+
+    /// The log `id`; `None` if not even its header was written.
+    fn open_log(&self, id: SegmentId) -> Result<Option<Segment>> {
+        let path = self.path(id);
+        let Some(header) = SegmentHeader::read(&*self.disk, &path)? else { return Ok(None) };
+        if header.store_id != self.manifest.store_id || header.id != id {
+            return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
+        }
+        let slot = Slot::new(1).expect("slot 1 exists");
+        Segment::open(&*self.disk, &path, slot, ReadMode::Mapped).map(Some)
+    }
+
+    /// Refuses to cut, if a mark in one of the logs says that the write `lost` was durable. Looks
+    /// at the bytes from `from` on in the first log, and at all of the others.
+    fn check_not_durable(&self, ids: &[SegmentId], from: u64, lost: Seqno) -> Result<()> {
+        let mut offset = from;
+        for id in ids {
+            if let Some(log) = self.open_log(*id)?
+                && vouches(&log, offset, lost)?
+            {
+                let what =
+                    "writes that were durable are damaged; repair the store into a new directory";
+                return Err(KvsError::corrupt(log.path(), offset, what));
+            }
+            offset = HEADER_LEN;
+        }
+        Ok(())
+    }
+
+    /// Cuts the log at its end, appends a footer if it has none, syncs and lists it.
+    fn seal(&mut self, id: SegmentId, end: &LogEnd, salt: Salt) -> Result<()> {
+        if end.torn {
+            self.keep_tail(id, end.offset)?;
+        }
+        if end.footer.record_count == 0 {
+            return self.disk.remove(&self.path(id));
+        }
+        let file = self.disk.open(&self.path(id))?;
+        if end.torn {
+            file.set_len(end.offset)?;
+        }
+        if !end.sealed {
+            file.write_at(&end.footer.encode(end.offset, salt), end.offset)?;
+        }
+        // The page cache is trusted only after a sync: a killed process may have left bytes there
+        // that the disk does not have.
+        file.sync()?;
+        self.manifest.segments.push(ListedSegment { id: id.get(), bytes: file.len()? });
+        Ok(())
+    }
+
+    /// Copies the bytes from `offset` on to `lost+found/`.
+    fn keep_tail(&mut self, id: SegmentId, offset: u64) -> Result<()> {
+        self.tails_cut += 1;
+        let file = self.disk.open(&self.path(id))?;
+        let len = usize::try_from(file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut tail = vec![0; len];
+        file.read_at(&mut tail, offset)?;
+        self.disk.create_dir_all(&names::lost_and_found(&self.dir))?;
+        let path = (0..)
+            .map(|attempt| names::crash_tail(&self.dir, id, offset, attempt))
+            .find(|path| !self.disk.exists(path))
+            .expect("a free name exists");
+        log::warn!("{len} bytes of an unfinished write are kept in {}", path.display());
+        let kept = self.disk.create(&path)?;
+        kept.write_at(&tail, 0)?;
+        kept.sync()?;
+        self.disk.sync_dir(&names::lost_and_found(&self.dir))
+    }
+
+    /// Keeps the bytes of `ids` in `lost+found/` and removes them.
+    fn give_up(&mut self, ids: &[SegmentId]) -> Result<()> {
+        for id in ids {
+            if self.disk.open(&self.path(*id))?.len()? > HEADER_LEN {
+                self.keep_tail(*id, 0)?;
+            }
+            self.disk.remove(&self.path(*id))?;
+        }
+        Ok(())
+    }
+
+    /// Builds the keydir from the segments, all of them sealed and listed.
+    fn load(
+        mut self,
+        options: &Options,
+        last_of_logs: Seqno,
+        files: &[OsString],
+    ) -> Result<Recovered> {
+        let highest = files.iter().filter_map(segment_id).map(SegmentId::get).max().unwrap_or(0);
+        let next_id = SegmentId::new((highest + 1).max(self.manifest.log_from));
+        let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
+        let store_id = self.manifest.store_id;
+        let segments = Segments::new(disk, dir, options.clone(), store_id, next_id, last_of_logs);
+        let mut opened = Vec::new();
+        for listed in &self.manifest.segments {
+            let path = self.path(SegmentId::new(listed.id));
+            if !self.disk.exists(&path) {
+                return Err(KvsError::corrupt(&path, 0, "the manifest lists it; it is missing"));
+            }
+            let segment = segments.open(SegmentId::new(listed.id))?;
+            if segment.len() != listed.bytes || segment.footer().is_none() {
+                let what = "the file does not end as the manifest says";
+                return Err(KvsError::corrupt(&path, segment.len().min(listed.bytes), what));
+            }
+            opened.push(segment);
+        }
+        segments.publish();
+        let keydir = Keydir::new(self.manifest.hash_seed);
+        let loader = Loader::new(&keydir, &segments);
+        loader.load_all(&opened)?;
+        let key_count = loader.finish();
+        let footers = opened.iter().filter_map(|segment| segment.footer());
+        let seqno = footers.map(|footer| footer.seqno_max).max().unwrap_or(Seqno::ZERO);
+        let seqno = seqno.max(last_of_logs);
+        self.list(next_id, seqno)?;
+        Ok(Recovered {
+            keydir: Arc::new(keydir),
+            segments: Arc::new(segments),
+            manifest: self.manifest,
+            manifest_number: self.number,
+            seqno,
+            key_count,
+            tails_cut: self.tails_cut,
+        })
+    }
+
+    /// Writes a new manifest if logs were sealed since the last one.
+    fn list(&mut self, next_id: SegmentId, last: Seqno) -> Result<()> {
+        let log_from = self.manifest.log_from;
+        if self.manifest.segments.iter().any(|listed| listed.id >= log_from) {
+            self.disk.sync_dir(&self.dir)?;
+            self.manifest.log_from = next_id.get();
+            self.manifest.log_after = last.get();
+            self.manifest.write(&*self.disk, &self.dir, self.number + 1)?;
+            self.disk.remove(&names::manifest(&self.dir, self.number))?;
+            self.number += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a mark in `log`, at `from` or behind, says that the write `lost` was durable.
+fn vouches(log: &Segment, from: u64, lost: Seqno) -> Result<bool> {
+    let mut scan = log.scan();
+    let mut offset = from;
+    loop {
+        scan.skip_to(offset);
+        offset = match scan.step()? {
+            Step::Record { record, offset } => {
+                if record::decode_mark(&record).is_some_and(|durable| durable >= lost) {
+                    return Ok(true);
+                }
+                offset + u64::try_from(record.len()).expect("a length fits 64 bits")
+            }
+            Step::End => return Ok(false),
+            Step::Damaged { offset, .. } => offset + 8,
+        };
+    }
+}
+
+/// Walks a log to its first byte that is no record. An unfinished batch does not count.
+fn walk_to_end(log: &Segment) -> Result<LogEnd> {
+    if let Some(footer) = log.footer() {
+        return Ok(LogEnd { offset: log.len(), footer, sealed: true, torn: false });
+    }
+    let before = log.header.seqno_before;
+    let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
+    let mut end = HEADER_LEN;
+    // Records of a batch whose last one has not come yet.
+    let mut open_batch = 0;
+    let mut scan = log.scan();
+    while let Step::Record { offset, record } = scan.step()? {
+        let is_write = matches!(record.kind, Kind::Put | Kind::Tombstone);
+        open_batch += u64::from(is_write);
+        // A record that does not follow on was not written after the one before: the log ended.
+        if record.seqno.get() != footer.seqno_max.get() + open_batch {
+            break;
+        }
+        if record.place == BatchPlace::More {
+            continue;
+        }
+        footer.seqno_max = record.seqno;
+        footer.record_count += open_batch;
+        open_batch = 0;
+        end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+    }
+    Ok(LogEnd { offset: end, footer, sealed: false, torn: end < log.len() })
+}
+
+/// Fills a keydir from segments, by several threads at once.
+struct Loader<'a> {
+    keydir: &'a Keydir,
+    segments: &'a Segments,
+    /// Entries that point at tombstones, to be removed at the end.
+    tombstones: Mutex<Vec<(crate::store::keydir::KeyHash, Location)>>,
+    key_count: AtomicU64,
+}
+
+impl<'a> Loader<'a> {
+    fn new(keydir: &'a Keydir, segments: &'a Segments) -> Self {
+        Self { keydir, segments, tombstones: Mutex::default(), key_count: AtomicU64::new(0) }
+    }
+
+    fn load_all(&self, opened: &[Arc<Segment>]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            // Relaxed: each number is taken once, in any order.
+            while let Some(segment) = opened.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.load_segment(segment)?;
+            }
+            Ok(())
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(opened.len());
+        if threads <= 1 {
+            return work();
+        }
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
+    }
+
+    fn load_segment(&self, segment: &Arc<Segment>) -> Result<()> {
+        let mut scan = segment.scan();
+        loop {
+            match scan.step()? {
+                Step::Record { offset, record } => match record.kind {
+                    Kind::Put | Kind::Tombstone => self.load_record(segment, offset, &record)?,
+                    Kind::Mark | Kind::Footer => {}
+                },
+                Step::End => return Ok(()),
+                Step::Damaged { offset, damage } => return Err(segment.corrupt(offset, damage)),
+            }
+        }
+    }
+
+    /// Points the keydir at `record` unless it knows a newer one of the same key.
+    fn load_record(&self, segment: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
+        let location = segment.location(offset);
+        let hash = self.keydir.hash(record.key);
+        let guard = pin();
+        let change = self.keydir.change(hash, &guard);
+        let mut scratch = Vec::new();
+        let mut found = None;
+        for entry in change.candidates() {
+            let look = self.segments.look(entry.location, record.key, &guard, &mut scratch)?;
+            if let Look::Found(holder, known) = look {
+                found = Some((entry, holder, known.seqno, known.kind, known.len()));
+                break;
+            }
+        }
+        if record.kind == Kind::Tombstone {
+            segment.add_tombstone(record.len());
+        }
+        if let Some((entry, holder, seqno, kind, len)) = found {
+            if seqno >= record.seqno {
+                return Ok(());
+            }
+            if kind == Kind::Put {
+                holder.sub_live(len);
+            }
+            change.replace(entry, location);
+        } else {
+            change.insert(location);
+            // Relaxed: read after all workers were joined.
+            self.key_count.fetch_add(1, Ordering::Relaxed);
+        }
+        match record.kind {
+            Kind::Tombstone => self.tombstones.lock().push((hash, location)),
+            _ => segment.add_live(record.len()),
+        }
+        Ok(())
+    }
+
+    /// Forgets the tombstones. Returns the number of keys.
+    fn finish(self) -> u64 {
+        let guard = pin();
+        let mut key_count = self.key_count.into_inner();
+        for (hash, location) in self.tombstones.into_inner() {
+            let change = self.keydir.change(hash, &guard);
+            let entry = change.candidates().find(|entry| entry.location == location);
+            if let Some(entry) = entry {
+                change.remove(entry);
+                key_count -= 1;
+            }
+        }
+        key_count
+    }
+}

@@ -1,0 +1,504 @@
+//! One segment: a file of records, appended while active, immutable once sealed.
+//!
+//! ```text
+//! offset    size   field
+//!      0    8      magic "kvs.seg\n"
+//!      8    4      format version, 1
+//!     12    4      origin: 1 log (written in seqno order), 2 copies (written by compaction)
+//!     16    8      segment id
+//!     24    8      salt of this segment's record headers
+//!     32    8      id of the store, the same in all of its files
+//!     40    8      log: seqno of the last write before this segment; copies: 0
+//!     48    12     zeros
+//!     60    4      CRC-32C of bytes 0..60
+//!     64    ...    records; in a sealed segment the last one is a footer
+//! ```
+//! Integers are little-endian.
+//!
+//! Invariants: a record never changes and never moves in its segment (invariant 1); a sealed segment
+//! is immutable (invariant 5); a segment without a footer is the newest log, or was when the
+//! process died. Reading may be done by any thread; there is one [`SegmentWriter`] per segment.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{KvsError, Result};
+use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
+use crate::store::disk::{AppendError, Disk, LogFile, LogWriter};
+use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::record::{self, Damage, Footer, Record, Salt};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::value::Lender;
+
+/// Length of a segment's header, in bytes; its first record starts here.
+pub(crate) const HEADER_LEN: u64 = 64;
+
+const MAGIC: [u8; 8] = *b"kvs.seg\n";
+/// The format version of segments and manifests.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Bytes of a record that a positioned read fetches at once: the whole of most records.
+const FIRST_READ_LEN: usize = 512;
+
+/// Who wrote a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The writer: records in seqno order, the next log goes on where this one ends.
+    Log,
+    /// Compaction: copies, live only if the manifest says so.
+    Copies,
+}
+
+/// What the first bytes of a segment say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) id: SegmentId,
+    pub(crate) origin: Origin,
+    pub(crate) salt: Salt,
+    pub(crate) store_id: u64,
+    pub(crate) seqno_before: Seqno,
+}
+
+impl SegmentHeader {
+    fn encode(&self) -> Vec<u8> {
+        let origin: u32 = match self.origin {
+            Origin::Log => 1,
+            Origin::Copies => 2,
+        };
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&origin.to_le_bytes());
+        for number in [self.id.get(), self.salt.0, self.store_id, self.seqno_before.get()] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.resize(60, 0);
+        bytes.extend_from_slice(&record::crc32c(0, &bytes).to_le_bytes());
+        bytes
+    }
+
+    /// What the header at the start of `bytes` says; the error says what is wrong with it.
+    fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+        let corrupt = |what| KvsError::corrupt(path, 0, what);
+        let Some(header) = bytes.first_chunk::<64>() else {
+            return Err(corrupt("the file is shorter than a segment header"));
+        };
+        let (covered, crc) = header.split_last_chunk::<4>().expect("64 bytes");
+        if !covered.starts_with(&MAGIC) {
+            return Err(corrupt("the file does not begin like a segment"));
+        }
+        if record::crc32c(0, covered) != u32::from_le_bytes(*crc) {
+            return Err(corrupt("the checksum of the segment header does not match"));
+        }
+        let u32_at = |at: usize| {
+            covered.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u32::from_le_bytes)
+        };
+        let u64_at = |at: usize| {
+            covered.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u64::from_le_bytes)
+        };
+        if u32_at(8) != FORMAT {
+            let (path, found) = (path.to_path_buf(), u32_at(8));
+            return Err(KvsError::UnsupportedFormat { path, found, supported: FORMAT });
+        }
+        let origin = match u32_at(12) {
+            1 => Origin::Log,
+            2 => Origin::Copies,
+            _ => return Err(corrupt("the segment header names no known origin")),
+        };
+        Ok(Self {
+            id: SegmentId::new(u64_at(16)),
+            origin,
+            salt: Salt(u64_at(24)),
+            store_id: u64_at(32),
+            seqno_before: Seqno::new(u64_at(40)),
+        })
+    }
+
+    /// The header of the segment file at `path`, verified; `None` if none was ever written, as
+    /// when the process died right after it had created the file.
+    pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+        let file = disk.open(path)?;
+        let len = usize::try_from(file.len()?.min(HEADER_LEN)).expect("at most 64");
+        let mut bytes = vec![0; len];
+        file.read_at(&mut bytes, 0)?;
+        // A header lies in one sector, which a disk writes whole or not at all.
+        if bytes.len() < 64 || bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        Self::decode(&bytes, path).map(Some)
+    }
+}
+
+/// An open segment.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    /// Its place in the segment table.
+    pub(crate) slot: Slot,
+    log: Arc<LogFile>,
+    /// What the footer says; `None` while active.
+    footer: Mutex<Option<Footer>>,
+    /// Bytes of records that the keydir points at.
+    live_bytes: AtomicU64,
+    /// Bytes of tombstones.
+    tombstone_bytes: AtomicU64,
+}
+
+impl Segment {
+    /// Creates the file at `path`, with its header. Nothing is synced.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        path: &Path,
+        header: SegmentHeader,
+        slot: Slot,
+        capacity: u64,
+        read_mode: ReadMode,
+    ) -> Result<SegmentWriter> {
+        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode)?;
+        if let Err(failed) = writer.append(&header.encode()) {
+            // A segment without a header would only puzzle the next open.
+            drop((log, writer));
+            disk.remove(path)?;
+            return Err(failed.error);
+        }
+        let segment = Arc::new(Self::new(header, slot, log, None));
+        Ok(SegmentWriter { segment, writer, capacity, summary: None })
+    }
+
+    /// Opens the file at `path`, sealed or not, for reading.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        slot: Slot,
+        read_mode: ReadMode,
+    ) -> Result<Self> {
+        let header = SegmentHeader::read(disk, path)?
+            .ok_or_else(|| KvsError::corrupt(path, 0, "the segment has no header"))?;
+        let file = disk.open(path)?;
+        let len = file.len()?;
+        let log = Arc::new(LogFile::sealed(file, len, read_mode)?);
+        let segment = Self::new(header, slot, log, None);
+        let footer = segment.read_footer()?;
+        *segment.footer.lock() = footer;
+        Ok(segment)
+    }
+
+    fn new(header: SegmentHeader, slot: Slot, log: Arc<LogFile>, footer: Option<Footer>) -> Self {
+        Self {
+            header,
+            slot,
+            log,
+            footer: Mutex::new(footer),
+            live_bytes: AtomicU64::new(0),
+            tombstone_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The footer, if the file ends with a valid one.
+    fn read_footer(&self) -> Result<Option<Footer>> {
+        let footer_len = u64::try_from(Footer::LEN).expect("a small constant");
+        let Some(offset) = self.len().checked_sub(footer_len).filter(|at| at % 8 == 0) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        self.log.read_into(&mut bytes, offset, Footer::LEN)?;
+        let record = Record::decode(&bytes, self.header.salt, offset);
+        Ok(record.ok().and_then(|record| Footer::decode(&record)))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.log.path()
+    }
+
+    /// Length of the file, in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.log.len()
+    }
+
+    /// What the footer says, if the segment is sealed.
+    pub(crate) fn footer(&self) -> Option<Footer> {
+        *self.footer.lock()
+    }
+
+    pub(crate) fn location(&self, offset: u64) -> Location {
+        Location::new(self.slot, offset)
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.log.sync()
+    }
+
+    pub(crate) fn prefetch(&self, offset: u64) {
+        self.log.prefetch(offset);
+    }
+
+    /// The record at `offset`, its parts unverified. `scratch` holds it if it is not mapped.
+    #[inline]
+    pub(crate) fn record<'a>(
+        &'a self,
+        offset: u64,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Record<'a>> {
+        let bytes = match self.log.mapped_from(offset) {
+            Some(bytes) => bytes,
+            None => self.read_record(offset, scratch)?,
+        };
+        Record::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
+    }
+
+    fn read_record<'a>(&self, offset: u64, scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        self.log.read_into(scratch, offset, FIRST_READ_LEN)?;
+        // Lengths are trusted, for the second read, only if the header's checksum holds.
+        let salt = self.header.salt;
+        if let Some(len) = record::valid_header_len(scratch, salt, offset)
+            && len > scratch.len()
+        {
+            self.log.read_into(scratch, offset, len)?;
+        }
+        Ok(scratch)
+    }
+
+    /// Whether both checksums of `record`, which lies at `offset`, hold.
+    #[inline]
+    pub(crate) fn verify(&self, record: &Record<'_>, offset: u64) -> Result<()> {
+        record.verify(self.header.salt, offset).map_err(|damage| self.corrupt(offset, damage))
+    }
+
+    /// The records one after the other, verified.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        Scan { segment: self, offset: HEADER_LEN, scratch: Vec::new() }
+    }
+
+    pub(crate) fn corrupt(&self, offset: u64, damage: Damage) -> KvsError {
+        KvsError::corrupt(self.path(), offset, damage.what())
+    }
+
+    /// Bytes of records that the keydir points at.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        // Relaxed: a statistic that decides when to compact, never what is live.
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_live(&self, len: usize) {
+        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        self.live_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub_live(&self, len: usize) {
+        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        self.live_bytes.fetch_sub(len, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tombstone_bytes(&self) -> u64 {
+        self.tombstone_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_tombstone(&self, len: usize) {
+        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        self.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Whether a value in it can be lent, that is, whether it is mapped.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.log.is_mapped()
+    }
+}
+
+impl Lender for Segment {
+    fn lent(&self, range: Range<usize>) -> &[u8] {
+        let mapped = self.log.mapped_from(0).expect("only mapped segments lend");
+        mapped.get(range).expect("the range was written before it was lent")
+    }
+}
+
+/// A walk over the records of a segment. Not an iterator: a record is lent until the next step.
+pub(crate) struct Scan<'a> {
+    segment: &'a Segment,
+    offset: u64,
+    scratch: Vec<u8>,
+}
+
+/// What a [`Scan`] meets.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    Record {
+        offset: u64,
+        record: Record<'a>,
+    },
+    /// The end of the file.
+    End,
+    /// No record begins at `offset`, though the file goes on.
+    Damaged {
+        offset: u64,
+        damage: Damage,
+    },
+}
+
+impl Scan<'_> {
+    /// Goes on at `offset`.
+    pub(crate) fn skip_to(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// The next record. After damage the scan stays where it is; `skip_to` moves it on.
+    ///
+    /// # Errors
+    ///
+    /// Only if the file cannot be read.
+    pub(crate) fn step(&mut self) -> Result<Step<'_>> {
+        let (segment, offset) = (self.segment, self.offset);
+        if offset >= segment.len() {
+            return Ok(Step::End);
+        }
+        let bytes = match segment.log.mapped_from(offset) {
+            Some(bytes) => bytes,
+            None => segment.read_record(offset, &mut self.scratch)?,
+        };
+        match Record::decode(bytes, segment.header.salt, offset) {
+            Ok(record) => {
+                self.offset += u64::try_from(record.len()).expect("a length fits 64 bits");
+                Ok(Step::Record { offset, record })
+            }
+            Err(damage) => Ok(Step::Damaged { offset, damage }),
+        }
+    }
+}
+
+/// The right to append to one segment, and what its footer will say.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    segment: Arc<Segment>,
+    writer: LogWriter,
+    capacity: u64,
+    summary: Option<Footer>,
+}
+
+impl SegmentWriter {
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Whether `len` more bytes leave room for the footer. Behind a record that is larger than any
+    /// regular segment nothing fits: a location could not say it.
+    pub(crate) fn fits(&self, len: usize) -> bool {
+        if self.capacity > SEGMENT_BYTES_MAX {
+            return false;
+        }
+        let len = u64::try_from(len + Footer::LEN).expect("a length fits 64 bits");
+        self.segment.len() + len <= self.capacity
+    }
+
+    /// Appends `bytes`, which are whole records of the seqnos `seqnos`; marks do not count.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+        self.writer.append(bytes)
+    }
+
+    /// Takes down that a put or tombstone with `seqno` was appended.
+    pub(crate) fn note(&mut self, seqno: Seqno) {
+        let none = Footer { seqno_min: seqno, seqno_max: seqno, record_count: 0 };
+        let summary = self.summary.get_or_insert(none);
+        summary.seqno_min = summary.seqno_min.min(seqno);
+        summary.seqno_max = summary.seqno_max.max(seqno);
+        summary.record_count += 1;
+    }
+
+    /// Appends the footer. The segment never changes again.
+    pub(crate) fn seal(mut self) -> Result<Arc<Segment>, AppendError> {
+        let before = self.segment.header.seqno_before;
+        let footer = self.summary.unwrap_or(Footer {
+            seqno_min: before,
+            seqno_max: before,
+            record_count: 0,
+        });
+        let bytes = footer.encode(self.segment.len(), self.segment.header.salt);
+        self.writer.append(&bytes)?;
+        *self.segment.footer.lock() = Some(footer);
+        Ok(self.segment)
+    }
+}
+
+/// Room that a segment needs for records of `len` bytes in all.
+pub(crate) fn capacity_for(len: usize) -> u64 {
+    HEADER_LEN + u64::try_from(len + Footer::LEN).expect("a length fits 64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::disk::RealDisk;
+    use crate::store::record::{BatchPlace, Draft};
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            id: SegmentId::new(12),
+            origin: Origin::Log,
+            salt: Salt(99),
+            store_id: 77,
+            seqno_before: Seqno::new(3),
+        }
+    }
+
+    fn slot() -> Slot {
+        Slot::new(1).unwrap()
+    }
+
+    fn create(path: &Path, read_mode: ReadMode) -> SegmentWriter {
+        Segment::create(&RealDisk, path, header(), slot(), 1 << 20, read_mode).unwrap()
+    }
+
+    fn append(writer: &mut SegmentWriter, seqno: u64, key: &[u8], value: &[u8]) {
+        let mut bytes = Vec::new();
+        let (base, salt) = (writer.segment().len(), writer.segment().header.salt);
+        let draft = Draft::put(key, value);
+        draft.encode(&mut bytes, base, salt, Seqno::new(seqno), BatchPlace::Alone);
+        writer.append(&bytes).unwrap();
+        writer.note(Seqno::new(seqno));
+    }
+
+    #[test]
+    fn records_come_back_in_order_and_the_footer_sums_them_up() {
+        for read_mode in [ReadMode::Mapped, ReadMode::Positioned] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("s");
+            let mut writer = create(&path, read_mode);
+            let long = vec![7; 5000];
+            append(&mut writer, 4, b"a", b"1");
+            append(&mut writer, 5, b"b", &long);
+            writer.seal().unwrap();
+
+            let segment = Segment::open(&RealDisk, &path, slot(), read_mode).unwrap();
+            assert_eq!(segment.header, header());
+            let footer = segment.footer().unwrap();
+            assert_eq!((footer.seqno_min.get(), footer.seqno_max.get()), (4, 5));
+            assert_eq!(footer.record_count, 2);
+            let mut scan = segment.scan();
+            let mut keys = Vec::new();
+            while let Step::Record { record, .. } = scan.step().unwrap() {
+                keys.push((record.seqno.get(), record.key.to_vec(), record.value.len()));
+            }
+            assert_eq!(keys[..2], [(4, b"a".to_vec(), 1), (5, b"b".to_vec(), 5000)]);
+            assert_eq!(keys.len(), 3, "the footer is the last record");
+        }
+    }
+
+    /// Every flipped bit of a segment header is refused with the file's name.
+    #[test]
+    fn a_damaged_header_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        create(&path, ReadMode::Mapped);
+        let bytes = std::fs::read(&path).unwrap();
+        for bit in 0..64 * 8 {
+            let mut bent = bytes.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&bent, &path).is_err(), "bit {bit}");
+        }
+        assert!(SegmentHeader::decode(&bytes[..63], &path).is_err());
+        let mut newer = SegmentHeader::decode(&bytes, &path).unwrap().encode();
+        newer[8] = 2;
+        let crc = record::crc32c(0, &newer[..60]).to_le_bytes();
+        newer[60..].copy_from_slice(&crc);
+        let error = SegmentHeader::decode(&newer, &path).unwrap_err();
+        assert!(matches!(error, KvsError::UnsupportedFormat { found: 2, .. }), "{error:?}");
+    }
+}

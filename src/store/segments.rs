@@ -1,0 +1,287 @@
+//! Which segments are live, and how readers find them.
+//!
+//! Readers look a segment up by its slot on every `get`, so the table is replaced as a whole (a
+//! few times per gigabyte written), never edited, and looking up takes no lock. A slot is given
+//! away again only after the epochs of all readers that could have seen its previous holder.
+//!
+//! Invariants:
+//! - A segment leaves the table only when no keydir entry points into it (invariant 4). A reader
+//!   that loaded a location before that and finds the slot empty looks into the keydir again.
+//! - A file is removed only after the manifest ceased to list it, and when nobody holds its
+//!   segment any more: neither a table that a reader may still see, nor a lent value.
+//! - Segment ids rise and are never given twice.
+
+use std::path::PathBuf;
+
+use crate::error::{KvsError, Result};
+use crate::options::Options;
+use crate::store::disk::Disk;
+use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::names;
+use crate::store::record::{Record, Salt};
+use crate::store::segment::{Origin, Segment, SegmentHeader, SegmentWriter};
+use crate::sync::{self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal};
+
+/// The live segments of a store.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: Options,
+    store_id: u64,
+    /// By slot. Replaced, never edited.
+    table: EpochCell<Table>,
+    /// Held while the table is being replaced. Readers never take it.
+    books: Mutex<Books>,
+    next_id: AtomicU64,
+    /// Bytes that became dead since compaction was last woken.
+    dead_bytes: AtomicU64,
+    /// Whether compaction is at work.
+    compacting: AtomicBool,
+    /// Raised when compaction should look whether there is something to do.
+    pub(crate) compaction_wanted: Signal,
+    /// Raised when compaction has given space back, or has nothing to do.
+    pub(crate) space_returned: Signal,
+}
+
+type Table = Vec<Option<Arc<Segment>>>;
+
+#[derive(Debug, Default)]
+struct Books {
+    /// The same as the table, for those who change it.
+    table: Table,
+    /// Out of the table, on disk until their last reader has gone.
+    retired: Vec<Arc<Segment>>,
+    /// Largest seqno of any sealed segment, retired ones included.
+    seqno: Seqno,
+}
+
+/// The live segments of one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// In the order of their ids.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// Every segment made later has this id or a higher one.
+    pub(crate) next_id: SegmentId,
+    /// No sealed segment, of this moment or before, holds a higher seqno.
+    pub(crate) seqno: Seqno,
+}
+
+/// What lies at a location, for someone who looks for a key.
+pub(crate) enum Look<'g, 's> {
+    /// The segment was retired: the keydir knows a newer location.
+    Gone,
+    /// The record of another key whose hash has the same tag.
+    Other,
+    /// The key's record, not verified yet, and its segment.
+    Found(&'g Arc<Segment>, Record<'s>),
+}
+
+impl Segments {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        options: Options,
+        store_id: u64,
+        next_id: SegmentId,
+        seqno: Seqno,
+    ) -> Self {
+        Self {
+            disk,
+            dir,
+            options,
+            store_id,
+            table: EpochCell::new(Table::new()),
+            books: Mutex::new(Books { seqno, ..Books::default() }),
+            next_id: AtomicU64::new(next_id.get()),
+            dead_bytes: AtomicU64::new(0),
+            compacting: AtomicBool::new(false),
+            compaction_wanted: Signal::default(),
+            space_returned: Signal::default(),
+        }
+    }
+
+    /// Creates a segment file for `origin`. Readers find it after [`Segments::add`].
+    pub(crate) fn create(
+        &self,
+        origin: Origin,
+        seqno_before: Seqno,
+        capacity: u64,
+    ) -> Result<SegmentWriter> {
+        let salt = Salt(self.disk.random());
+        let mut books = self.books.lock();
+        // Relaxed: under the lock. A snapshot sees the segment, or a `next_id` that is its id.
+        let id = SegmentId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let header = SegmentHeader { id, origin, salt, store_id: self.store_id, seqno_before };
+        let slot = books.reserve()?;
+        let path = names::segment(&self.dir, id);
+        Segment::create(&*self.disk, &path, header, slot, capacity, self.options.read_mode)
+            .inspect(|writer| books.hold(slot, writer.segment()))
+    }
+
+    /// Opens the sealed segment file of `id`. Readers find it after [`Segments::publish`].
+    pub(crate) fn open(&self, id: SegmentId) -> Result<Arc<Segment>> {
+        let mut books = self.books.lock();
+        let slot = books.reserve()?;
+        let path = names::segment(&self.dir, id);
+        let segment = Segment::open(&*self.disk, &path, slot, self.options.read_mode)?;
+        if segment.header.id != id || segment.header.store_id != self.store_id {
+            return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
+        }
+        let segment = Arc::new(segment);
+        books.hold(slot, &segment);
+        Ok(segment)
+    }
+
+    /// Lets readers find every segment that was created or opened.
+    pub(crate) fn publish(&self) {
+        let books = self.books.lock();
+        self.table.replace(books.table.clone());
+    }
+
+    /// Takes `segments` out of the table. No keydir entry may point into them any more.
+    pub(crate) fn retire(&self, segments: &[Arc<Segment>]) {
+        let mut books = self.books.lock();
+        for segment in segments {
+            if let Some(place) = books.table.get_mut(segment.slot.index()) {
+                *place = None;
+            }
+            books.retired.push(Arc::clone(segment));
+        }
+        self.table.replace(books.table.clone());
+    }
+
+    /// Removes the files of retired segments that nobody can read any more; true if none is left.
+    pub(crate) fn sweep(&self) -> Result<bool> {
+        sync::collect_garbage();
+        let mut unused = Vec::new();
+        let none_left = {
+            let mut books = self.books.lock();
+            let all = std::mem::take(&mut books.retired);
+            for segment in all {
+                // Nobody can make a new holder out of nothing: it is in no table.
+                if Arc::strong_count(&segment) == 1 {
+                    unused.push(segment);
+                } else {
+                    books.retired.push(segment);
+                }
+            }
+            books.retired.is_empty()
+        };
+        for segment in unused {
+            self.disk.remove(segment.path())?;
+        }
+        Ok(none_left)
+    }
+
+    /// The segment in `slot`, unless it was retired.
+    #[inline]
+    pub(crate) fn get<'g>(&self, slot: Slot, guard: &'g Guard) -> Option<&'g Arc<Segment>> {
+        self.table.load(guard).get(slot.index())?.as_ref()
+    }
+
+    /// What lies at `location`, for someone who looks for `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Corrupt`] if the record there is not readable enough to tell: it may be the
+    /// key's.
+    #[inline]
+    pub(crate) fn look<'g: 's, 's>(
+        &self,
+        location: Location,
+        key: &[u8],
+        guard: &'g Guard,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<Look<'g, 's>> {
+        let Some(segment) = self.get(location.slot(), guard) else { return Ok(Look::Gone) };
+        segment.prefetch(location.offset());
+        let record = segment.record(location.offset(), scratch)?;
+        if record.key == key {
+            return Ok(Look::Found(segment, record));
+        }
+        // Equal tags of different keys are rare (2^-16), damaged keys rarer; only a record that
+        // proves intact is another key's.
+        segment.verify(&record, location.offset())?;
+        Ok(Look::Other)
+    }
+
+    /// The live segments of this moment.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut books = self.books.lock();
+        let mut segments: Vec<_> = books.table.iter().flatten().cloned().collect();
+        segments.sort_by_key(|segment| segment.header.id);
+        for footer in segments.iter().filter_map(|segment| segment.footer()) {
+            books.seqno = books.seqno.max(footer.seqno_max);
+        }
+        // Relaxed: changed under the lock only.
+        let next_id = SegmentId::new(self.next_id.load(Ordering::Relaxed));
+        Snapshot { segments, next_id, seqno: books.seqno }
+    }
+
+    /// Bytes of live records and bytes of files.
+    pub(crate) fn live_and_total_bytes(&self) -> (u64, u64) {
+        let books = self.books.lock();
+        let live = books.table.iter().flatten().map(|segment| segment.live_bytes()).sum();
+        let total = books.table.iter().flatten().map(|segment| segment.len()).sum();
+        (live, total)
+    }
+
+    /// Takes down that `len` bytes became dead, and wakes compaction now and then.
+    pub(crate) fn note_dead(&self, len: usize) {
+        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        // Relaxed: it only decides when compaction looks.
+        let dead = self.dead_bytes.fetch_add(len, Ordering::Relaxed) + len;
+        if dead >= self.options.segment_bytes_min.max(1 << 10) / 2 {
+            self.dead_bytes.store(0, Ordering::Relaxed);
+            self.compaction_wanted.raise();
+        }
+    }
+
+    /// Says whether compaction is at work.
+    pub(crate) fn set_compacting(&self, at_work: bool) {
+        self.compacting.store(at_work, Ordering::Relaxed);
+        if !at_work {
+            self.space_returned.raise();
+        }
+    }
+
+    /// Whether files take more than twice the live bytes and two segments, and waiting for
+    /// compaction can help.
+    pub(crate) fn is_over_bound(&self) -> bool {
+        if !self.compacting.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (live, total) = self.live_and_total_bytes();
+        total > 2 * live + 2 * self.seal_bytes()
+    }
+
+    /// The size at which a segment is to be sealed now: that of the live data, within the limits.
+    pub(crate) fn seal_bytes(&self) -> u64 {
+        let (live, _) = self.live_and_total_bytes();
+        live.clamp(self.options.segment_bytes_min, self.options.segment_bytes_max)
+    }
+}
+
+impl Books {
+    /// A free slot, for a segment about to be made.
+    fn reserve(&self) -> Result<Slot> {
+        let retired = |index| self.retired.iter().any(|segment| segment.slot.index() == index);
+        let free = (1..self.table.len())
+            .find(|index| self.table.get(*index).is_none_or(Option::is_none) && !retired(*index))
+            .unwrap_or(self.table.len().max(1));
+        u32::try_from(free).ok().and_then(Slot::new).ok_or(KvsError::InvalidOption {
+            name: "segment_bytes_max",
+            must: "larger: the store has 16 million segments, the most there can be",
+        })
+    }
+
+    fn hold(&mut self, slot: Slot, segment: &Arc<Segment>) {
+        if self.table.len() <= slot.index() {
+            self.table.resize(slot.index() + 1, None);
+        }
+        if let Some(place) = self.table.get_mut(slot.index()) {
+            *place = Some(Arc::clone(segment));
+        }
+    }
+}

@@ -1,0 +1,855 @@
+//! The writer: group commit.
+//!
+//! Whoever writes while nobody else does leads a group of one, without a queue, an allocation or
+//! another thread. Whoever comes meanwhile queues; when the leader is done, one of those waiting
+//! leads for all of them: one append, at most one sync, one publication.
+//!
+//! ```text
+//!  set, remove, apply --> queue --> lane (one leader) --> segment     one pwrite
+//!                                        |           --> sync lane   one fdatasync, if asked for
+//!                                        '---------> --> keydir      published, in seqno order
+//! ```
+//!
+//! The order of a leader's steps is the order of the promises: bytes are readable before they are
+//! published, durable before they are published if anyone in the group asked, and published in
+//! seqno order (invariant 3). The leader keeps the lane until all of that is done, so a group is
+//! decided (is this key there?) on published state plus the earlier operations of its own group.
+//!
+//! The sync lane runs one `fdatasync` at a time, covers everything appended before it, and is taken
+//! without the lane by `sync()` and by the interval thread: appends go on meanwhile.
+//!
+//! A failed append is undone and reported to its group. One that cannot be undone, or a failed
+//! sync, **poisons** the writer for good (invariant 10): what is on disk is unknown, and a second
+//! sync could report success for pages that the kernel has dropped. Reads go on.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::AtomicU8;
+use std::time::Duration;
+
+use crate::error::{KvsError, Result};
+use crate::options::{Durability, Options};
+use crate::store::disk::{AppendError, Disk};
+use crate::store::keydir::{KeyHash, Keydir};
+use crate::store::location::Seqno;
+use crate::store::record::{self, BatchPlace, Draft, Kind, MARK_LEN};
+use crate::store::segment::{self, Origin, Segment, SegmentWriter};
+use crate::store::segments::{Look, Segments};
+use crate::sync::{Arc, AtomicU64, Condvar, Guard, Mutex, Ordering, Signal, pin};
+use crate::write_batch::WriteDone;
+
+/// The buffer of a group gives memory above this back after the group (4 MiB).
+const BUFFER_KEPT_LEN_MAX: usize = 4 << 20;
+
+/// While the store is over its space bound and compaction is at work, this many appended bytes...
+const THROTTLE_BYTES: u64 = 64 << 10;
+/// ... wait this long, unless compaction gets done before: about 13 MB/s.
+const THROTTLE_WAIT: Duration = Duration::from_millis(5);
+
+/// One key's part of an operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) hash: KeyHash,
+    pub(crate) draft: Draft<'a>,
+}
+
+/// What an operation asks for, beside its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpKind {
+    /// Puts and tombstones, all or nothing; a tombstone of an absent key has no effect.
+    Apply,
+    /// One tombstone; an absent key is `KeyNotFound`.
+    Remove,
+}
+
+/// An operation whose keys and values the caller holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op<'a> {
+    pub(crate) kind: OpKind,
+    /// Each key once.
+    pub(crate) entries: &'a [Entry<'a>],
+    pub(crate) sync: bool,
+}
+
+/// An operation that waits in the queue and owns its bytes.
+#[derive(Debug)]
+struct QueuedOp {
+    kind: OpKind,
+    /// For each entry: hash, draft without its bytes, length of key, length of value.
+    parts: Vec<(KeyHash, Draft<'static>, usize, usize)>,
+    /// Keys and values, one after the other.
+    bytes: Vec<u8>,
+    sync: bool,
+}
+
+impl QueuedOp {
+    fn new(op: &Op<'_>) -> Self {
+        let len = |entry: &Entry<'_>| entry.draft.key.len() + entry.draft.value.len();
+        let mut bytes = Vec::with_capacity(op.entries.iter().map(len).sum());
+        let mut part = |entry: &Entry<'_>| {
+            let draft = &entry.draft;
+            bytes.extend_from_slice(draft.key);
+            bytes.extend_from_slice(draft.value);
+            (entry.hash, draft.moved_to(b"", b""), draft.key.len(), draft.value.len())
+        };
+        let parts = op.entries.iter().map(&mut part).collect();
+        Self { kind: op.kind, parts, bytes, sync: op.sync }
+    }
+
+    fn entries(&self) -> Vec<Entry<'_>> {
+        let mut rest = &*self.bytes;
+        let entry =
+            |(hash, draft, key_len, value_len): &(KeyHash, Draft<'static>, usize, usize)| {
+                let (key, after) = rest.split_at(*key_len);
+                let (value, after) = after.split_at(*value_len);
+                rest = after;
+                Entry { hash: *hash, draft: draft.moved_to(key, value) }
+            };
+        self.parts.iter().map(entry).collect()
+    }
+}
+
+/// Who is told how a queued operation went.
+enum Reply {
+    /// A thread that waits.
+    Ticket(Arc<Ticket>),
+    /// Nobody waits; this is called.
+    Call(WriteDone),
+}
+
+impl Reply {
+    fn send(self, outcome: Result<()>) {
+        match self {
+            Self::Ticket(ticket) => ticket.tell(Turn::Done(outcome)),
+            Self::Call(done) => done(outcome),
+        }
+    }
+}
+
+/// What a waiting thread is to do.
+enum Turn {
+    Wait,
+    Lead,
+    Done(Result<()>),
+}
+
+struct Ticket {
+    turn: Mutex<Turn>,
+    changed: Condvar,
+}
+
+impl Ticket {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { turn: Mutex::new(Turn::Wait), changed: Condvar::new() })
+    }
+
+    fn tell(&self, turn: Turn) {
+        *self.turn.lock() = turn;
+        self.changed.notify_one();
+    }
+
+    /// Waits for anything but `Wait`.
+    fn wait(&self) -> Turn {
+        let mut turn = self.turn.lock();
+        self.changed.wait_while(&mut turn, |turn| matches!(turn, Turn::Wait));
+        std::mem::replace(&mut *turn, Turn::Wait)
+    }
+}
+
+struct Request {
+    op: QueuedOp,
+    reply: Reply,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Whether someone leads, or was told to.
+    leading: bool,
+    /// Whether the committer thread is the one who was told to.
+    committer_leads: bool,
+    /// Whether the committer thread has ended.
+    committer_ended: bool,
+    waiting: VecDeque<Request>,
+}
+
+/// What only the leader touches.
+struct Lane {
+    active: Option<SegmentWriter>,
+    /// The last seqno that was given away.
+    seqno: Seqno,
+    /// Up to where the last mark in the log says it is durable.
+    marked: Seqno,
+    /// The staged records, to be appended at the end of `active`.
+    buffer: Vec<u8>,
+    staged: Vec<Staged>,
+    /// The last staged record of a key, by hash; kept only while a group has several operations.
+    latest: HashMap<KeyHash, usize>,
+    /// Appended since the space bound was last looked at.
+    unweighed_bytes: u64,
+}
+
+/// A record in the buffer.
+struct Staged {
+    hash: KeyHash,
+    kind: Kind,
+    seqno: Seqno,
+    in_batch: bool,
+    start: usize,
+    len: usize,
+    key_start: usize,
+    key_len: usize,
+}
+
+/// Segments with appended bytes that may not be durable yet, oldest first.
+#[derive(Default)]
+struct Unsynced {
+    segments: Vec<Arc<Segment>>,
+    /// Whether a segment's directory entry may not be durable.
+    dir: bool,
+}
+
+const OPEN: u8 = 0;
+const POISONED: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Counters for statistics.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Appends, each of one group.
+    pub(crate) groups: AtomicU64,
+    /// Records in them.
+    pub(crate) records: AtomicU64,
+    /// Rounds of `fdatasync`.
+    pub(crate) syncs: AtomicU64,
+}
+
+/// The one way into a store's log. All methods may be called from any thread.
+pub(crate) struct Writer {
+    disk: Arc<dyn Disk>,
+    dir: std::path::PathBuf,
+    durability: Durability,
+    auto_compaction: bool,
+    keydir: Arc<Keydir>,
+    segments: Arc<Segments>,
+    queue: Mutex<Queue>,
+    lane: Mutex<Lane>,
+    sync_lane: Mutex<()>,
+    unsynced: Mutex<Unsynced>,
+    state: AtomicU8,
+    /// Every write up to this one is appended, published, durable.
+    appended: AtomicU64,
+    published: AtomicU64,
+    durable: AtomicU64,
+    key_count: AtomicU64,
+    /// Raised when the committer thread is to lead.
+    commit_wanted: Signal,
+    pub(crate) counts: Counts,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer that goes on after `last`, on a store with `key_count` keys, all of it durable.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: std::path::PathBuf,
+        options: &Options,
+        keydir: Arc<Keydir>,
+        segments: Arc<Segments>,
+        last: Seqno,
+        key_count: u64,
+    ) -> Self {
+        let lane = Lane {
+            active: None,
+            seqno: last,
+            marked: last,
+            buffer: Vec::new(),
+            staged: Vec::new(),
+            latest: HashMap::new(),
+            unweighed_bytes: 0,
+        };
+        Self {
+            disk,
+            dir,
+            durability: options.durability,
+            auto_compaction: options.auto_compaction,
+            keydir,
+            segments,
+            queue: Mutex::default(),
+            lane: Mutex::new(lane),
+            sync_lane: Mutex::new(()),
+            unsynced: Mutex::default(),
+            state: AtomicU8::new(OPEN),
+            appended: AtomicU64::new(last.get()),
+            published: AtomicU64::new(last.get()),
+            durable: AtomicU64::new(last.get()),
+            key_count: AtomicU64::new(key_count),
+            commit_wanted: Signal::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Does `op` and returns when it is published, and durable if `op` or the store asks for it.
+    pub(crate) fn write(&self, op: &Op<'_>) -> Result<()> {
+        if let Some(leadership) = self.try_lead() {
+            let outcome = self.lead_alone(op);
+            drop(leadership);
+            return outcome;
+        }
+        let ticket = Ticket::new();
+        let reply = Reply::Ticket(Arc::clone(&ticket));
+        if self.enqueue(Request { op: QueuedOp::new(op), reply }) {
+            self.lead_queue();
+        }
+        loop {
+            match ticket.wait() {
+                Turn::Done(outcome) => return outcome,
+                Turn::Lead | Turn::Wait => self.lead_queue(),
+            }
+        }
+    }
+
+    /// Hands `op` over; `done` is called when it is done, by whichever thread leads then. Needs a
+    /// thread in [`Writer::run_committer`].
+    pub(crate) fn write_then(&self, op: &Op<'_>, done: WriteDone) {
+        let request = Request { op: QueuedOp::new(op), reply: Reply::Call(done) };
+        let mut queue = self.queue.lock();
+        if queue.committer_ended {
+            drop(queue);
+            return request.reply.send(Err(KvsError::Closed));
+        }
+        queue.waiting.push_back(request);
+        if !queue.leading {
+            queue.leading = true;
+            queue.committer_leads = true;
+            drop(queue);
+            self.commit_wanted.raise();
+        }
+    }
+
+    /// The life of the committer thread: leads when only operations wait that no thread waits for.
+    /// Returns when the writer is closed.
+    pub(crate) fn run_committer(&self) {
+        loop {
+            self.commit_wanted.wait(None);
+            if std::mem::take(&mut self.queue.lock().committer_leads) {
+                self.lead_queue();
+            }
+            let mut queue = self.queue.lock();
+            if self.is_closed() && !queue.committer_leads {
+                queue.committer_ended = true;
+                return;
+            }
+        }
+    }
+
+    fn try_lead(&self) -> Option<Leadership<'_>> {
+        let mut queue = self.queue.lock();
+        if queue.leading {
+            return None;
+        }
+        queue.leading = true;
+        Some(Leadership(self))
+    }
+
+    /// Queues `request`; true if nobody leads, so that the caller must.
+    fn enqueue(&self, request: Request) -> bool {
+        let mut queue = self.queue.lock();
+        queue.waiting.push_back(request);
+        !std::mem::replace(&mut queue.leading, true)
+    }
+
+    fn lead_alone(&self, op: &Op<'_>) -> Result<()> {
+        let mut lane = self.lane.lock();
+        let sync = op.sync || self.durability == Durability::Sync;
+        let outcome = self.stage(&mut lane, op.kind, op.entries, false);
+        self.commit(&mut lane, sync)?;
+        outcome
+    }
+
+    /// Leads everyone who waits at this moment.
+    fn lead_queue(&self) {
+        let leadership = Leadership(self);
+        let mut lane = self.lane.lock();
+        let requests = std::mem::take(&mut self.queue.lock().waiting);
+        let mut replies = Vec::with_capacity(requests.len());
+        let mut sync = self.durability == Durability::Sync;
+        for Request { op, reply } in requests {
+            let entries = op.entries();
+            // A group lies in one segment; what does not fit begins the next one.
+            if !lane.staged.is_empty() && !lane.fits(&entries) {
+                self.finish(&mut lane, &mut replies, sync);
+            }
+            sync |= op.sync;
+            replies.push((reply, self.stage(&mut lane, op.kind, &entries, true)));
+        }
+        self.finish(&mut lane, &mut replies, sync);
+        drop(lane);
+        drop(leadership);
+    }
+
+    /// Commits what is staged and tells everyone how it went.
+    fn finish(&self, lane: &mut Lane, replies: &mut Vec<(Reply, Result<()>)>, sync: bool) {
+        let committed = self.commit(lane, sync);
+        for (reply, outcome) in replies.drain(..) {
+            reply.send(match &committed {
+                Ok(()) => outcome,
+                Err(error) => Err(again(error)),
+            });
+        }
+    }
+
+    /// Adds the records of one operation to the buffer, or says why it has none.
+    fn stage(
+        &self,
+        lane: &mut Lane,
+        kind: OpKind,
+        entries: &[Entry<'_>],
+        grouped: bool,
+    ) -> Result<()> {
+        self.check_open()?;
+        if !lane.fits(entries) {
+            self.rotate(lane, entries)?;
+        }
+        let guard = pin();
+        match (kind, entries) {
+            (OpKind::Remove, [entry]) if !self.is_there(lane, entry, &guard)? => {
+                return Err(KvsError::KeyNotFound);
+            }
+            (_, [entry]) if entry.draft.kind == Kind::Put || kind == OpKind::Remove => {
+                self.begin(lane);
+                lane.stage(entry, BatchPlace::Alone, grouped);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let mut effective = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if entry.draft.kind == Kind::Put || self.is_there(lane, entry, &guard)? {
+                effective.push(entry);
+            }
+        }
+        if let Some((last, front)) = effective.split_last() {
+            self.begin(lane);
+            for entry in front {
+                lane.stage(entry, BatchPlace::More, grouped);
+            }
+            let place = if front.is_empty() { BatchPlace::Alone } else { BatchPlace::Last };
+            lane.stage(last, place, grouped);
+        }
+        Ok(())
+    }
+
+    /// Begins a group with a mark, if more became durable since the last one.
+    fn begin(&self, lane: &mut Lane) {
+        let durable = self.durable();
+        if lane.staged.is_empty() && durable > lane.marked {
+            let (base, salt) = lane.place();
+            record::encode_mark(&mut lane.buffer, base, salt, lane.seqno, durable);
+            lane.marked = durable;
+        }
+    }
+
+    /// Whether the entry's key is there, after the operations staged before it.
+    fn is_there(&self, lane: &Lane, entry: &Entry<'_>, guard: &Guard) -> Result<bool> {
+        if let Some(kind) = lane.latest_kind(entry) {
+            return Ok(kind == Kind::Put);
+        }
+        let mut scratch = Vec::new();
+        for location in self.keydir.candidates(entry.hash, guard) {
+            let look = self.segments.look(location, entry.draft.key, guard, &mut scratch)?;
+            if let Look::Found(..) = look {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Seals the active segment, if there is one, and begins another with room for `entries`.
+    fn rotate(&self, lane: &mut Lane, entries: &[Entry<'_>]) -> Result<()> {
+        self.seal(lane)?;
+        let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
+        let capacity = self.segments.seal_bytes().max(segment::capacity_for(len + MARK_LEN));
+        let active = self.segments.create(Origin::Log, lane.seqno, capacity)?;
+        self.segments.publish();
+        {
+            let mut unsynced = self.unsynced.lock();
+            unsynced.segments.push(Arc::clone(active.segment()));
+            unsynced.dir = true;
+        }
+        lane.active = Some(active);
+        self.segments.compaction_wanted.raise();
+        Ok(())
+    }
+
+    fn seal(&self, lane: &mut Lane) -> Result<()> {
+        let Some(active) = lane.active.take() else { return Ok(()) };
+        active.seal().map(drop).map_err(|failed| {
+            // Even an undone footer leaves a log without one before the next log.
+            self.poison();
+            failed.error
+        })
+    }
+
+    /// Appends, syncs if asked to, and publishes what is staged.
+    fn commit(&self, lane: &mut Lane, sync: bool) -> Result<()> {
+        let (Some(first), Some(last)) = (lane.staged.first(), lane.staged.last()) else {
+            return Ok(());
+        };
+        let (before, last) = (Seqno::new(first.seqno.get() - 1), last.seqno);
+        let appended = self.append(lane, before, last).and_then(|base| {
+            if sync {
+                self.sync_to(last)?;
+            }
+            Ok(base)
+        });
+        if let Ok(base) = appended {
+            self.publish(lane, base, last);
+        }
+        lane.clear();
+        self.throttle(lane);
+        appended.map(drop)
+    }
+
+    /// Returns the offset at which the buffer was appended.
+    fn append(&self, lane: &mut Lane, before: Seqno, last: Seqno) -> Result<u64> {
+        let active = lane.active.as_mut().expect("staging made sure of a segment");
+        let base = active.segment().len();
+        if let Err(AppendError { error, undone }) = active.append(&lane.buffer) {
+            if !undone {
+                self.poison();
+            }
+            // The seqnos were never seen. The mark, if there was one, will be written anew.
+            lane.seqno = before;
+            lane.marked = Seqno::ZERO;
+            return Err(error);
+        }
+        lane.staged.iter().for_each(|staged| active.note(staged.seqno));
+        // Release: pairs with the Acquire in `sync_rounds`: who reads it syncs these bytes.
+        self.appended.store(last.get(), Ordering::Release);
+        self.counts.groups.fetch_add(1, Ordering::Relaxed);
+        let count = u64::try_from(lane.staged.len()).expect("a length fits 64 bits");
+        self.counts.records.fetch_add(count, Ordering::Relaxed);
+        lane.unweighed_bytes += offset(lane.buffer.len());
+        Ok(base)
+    }
+
+    /// Slows down while the store is over its space bound and compaction is at work.
+    fn throttle(&self, lane: &mut Lane) {
+        if lane.unweighed_bytes < THROTTLE_BYTES || !self.auto_compaction {
+            return;
+        }
+        lane.unweighed_bytes = 0;
+        if self.segments.is_over_bound() {
+            self.segments.space_returned.wait(Some(THROTTLE_WAIT));
+        }
+    }
+
+    fn publish(&self, lane: &Lane, base: u64, last: Seqno) {
+        let segment = lane.active.as_ref().expect("just appended to").segment();
+        let guard = pin();
+        let mut pending = Vec::new();
+        for staged in &lane.staged {
+            let removed_later = self.point(lane, staged, segment, base, &guard);
+            if removed_later {
+                pending.push(staged);
+            }
+        }
+        // Release: pairs with the Acquire in `published`: a reader that waits for this seqno then
+        // finds every record of the batch in the keydir.
+        self.published.store(last.get(), Ordering::Release);
+        for staged in pending {
+            let location = segment.location(base + offset(staged.start));
+            let change = self.keydir.change(staged.hash, &guard);
+            let entry = change.candidates().find(|entry| entry.location == location);
+            if let Some(entry) = entry {
+                change.remove(entry);
+            }
+        }
+    }
+
+    /// Points the keydir at one record. True if it is a tombstone whose entry is to be removed
+    /// only when its whole batch is published.
+    fn point(
+        &self,
+        lane: &Lane,
+        staged: &Staged,
+        segment: &Arc<Segment>,
+        base: u64,
+        guard: &Guard,
+    ) -> bool {
+        let key = lane.key(staged);
+        let location = segment.location(base + offset(staged.start));
+        let change = self.keydir.change(staged.hash, guard);
+        let mut scratch = Vec::new();
+        let mut found = None;
+        for entry in change.candidates() {
+            // A damaged record cannot be told to be this key's; it stays, and reads of it say so.
+            if let Ok(Look::Found(holder, record)) =
+                self.segments.look(entry.location, key, guard, &mut scratch)
+            {
+                // A length is believed only if its checksum holds.
+                let at = entry.location.offset();
+                let holds = record.verify_header(holder.header.salt, at).is_ok();
+                found = Some((entry, holder, if holds { record.len() } else { 0 }));
+                break;
+            }
+        }
+        match staged.kind {
+            Kind::Put => segment.add_live(staged.len),
+            _ => segment.add_tombstone(staged.len),
+        }
+        if let Some((_, holder, len)) = &found {
+            holder.sub_live(*len);
+            self.segments.note_dead(*len);
+        }
+        match (staged.kind, found) {
+            (Kind::Put, Some((entry, ..))) => change.replace(entry, location),
+            (Kind::Put, None) => {
+                change.insert(location);
+                self.key_count.fetch_add(1, Ordering::Relaxed);
+            }
+            (_, Some((entry, ..))) => {
+                self.key_count.fetch_sub(1, Ordering::Relaxed);
+                if staged.in_batch {
+                    change.replace(entry, location);
+                    return true;
+                }
+                change.remove(entry);
+            }
+            (_, None) => {}
+        }
+        false
+    }
+
+    /// Makes every write that has returned so far durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.check_open()?;
+        // Acquire: pairs with the Release in `append`.
+        self.sync_to(Seqno::new(self.appended.load(Ordering::Acquire)))
+    }
+
+    fn sync_to(&self, wanted: Seqno) -> Result<()> {
+        if self.durable() >= wanted {
+            return Ok(());
+        }
+        let _lane = self.sync_lane.lock();
+        if self.state() == POISONED {
+            return Err(KvsError::Poisoned);
+        }
+        if self.durable() >= wanted {
+            return Ok(());
+        }
+        self.sync_round().inspect_err(|_| self.poison())
+    }
+
+    /// Syncs everything that was appended before the call. Runs in the sync lane.
+    fn sync_round(&self) -> Result<()> {
+        // Read before the list: a segment is in the list before anything is appended to it.
+        // Acquire: pairs with the Release in `append`.
+        let covered = self.appended.load(Ordering::Acquire);
+        let (segments, dir) = {
+            let mut unsynced = self.unsynced.lock();
+            (unsynced.segments.clone(), std::mem::take(&mut unsynced.dir))
+        };
+        // What was sealed before the sync is done with after it.
+        let sealed: Vec<_> =
+            segments.iter().filter(|segment| segment.footer().is_some()).cloned().collect();
+        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        for segment in &segments {
+            segment.sync()?;
+        }
+        if dir {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        // Release: pairs with the Acquire in `durable`.
+        self.durable.fetch_max(covered, Ordering::Release);
+        let is_done = |held: &Arc<Segment>| sealed.iter().any(|done| Arc::ptr_eq(held, done));
+        self.unsynced.lock().segments.retain(|segment| !is_done(segment));
+        Ok(())
+    }
+
+    /// Seals the active segment, so that compaction may take it as an input.
+    pub(crate) fn seal_active(&self) -> Result<()> {
+        let mut lane = self.lane.lock();
+        self.check_open()?;
+        self.seal(&mut lane)
+    }
+
+    /// Makes everything durable and refuses all later writes. A second call does nothing.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut lane = self.lane.lock();
+        let state = self.state();
+        if state == CLOSED {
+            return Ok(());
+        }
+        let closed = if state == POISONED {
+            Err(KvsError::Poisoned)
+        } else {
+            self.seal(&mut lane).and_then(|()| {
+                let _lane = self.sync_lane.lock();
+                if self.unsynced.lock().segments.is_empty() { Ok(()) } else { self.sync_round() }
+            })
+        };
+        // Release: pairs with the Acquire in `state`.
+        self.state.store(CLOSED, Ordering::Release);
+        drop(lane);
+        self.commit_wanted.raise();
+        closed
+    }
+
+    fn poison(&self) {
+        let order = Ordering::AcqRel;
+        let _ = self.state.compare_exchange(OPEN, POISONED, order, Ordering::Acquire);
+        log::error!("{}: no more writes: an append or a sync failed", self.dir.display());
+    }
+
+    fn state(&self) -> u8 {
+        // Acquire: pairs with the Release in `close` and in `poison`.
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// Whether writes are taken.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match self.state() {
+            OPEN => Ok(()),
+            POISONED => Err(KvsError::Poisoned),
+            _ => Err(KvsError::Closed),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state() == CLOSED
+    }
+
+    /// Every write up to this one is published.
+    pub(crate) fn published(&self) -> Seqno {
+        // Acquire: pairs with the Release in `publish`.
+        Seqno::new(self.published.load(Ordering::Acquire))
+    }
+
+    fn durable(&self) -> Seqno {
+        // Acquire: pairs with the Release in `sync_round`.
+        Seqno::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Whether something is appended that may not be durable.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.appended.load(Ordering::Acquire) > self.durable().get()
+    }
+
+    pub(crate) fn key_count(&self) -> u64 {
+        self.key_count.load(Ordering::Relaxed)
+    }
+}
+
+/// Being the leader. Dropping it passes the lead on, or ends it; dropped by a panic it poisons.
+struct Leadership<'a>(&'a Writer);
+
+impl Drop for Leadership<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison();
+        }
+        let mut queue = self.0.queue.lock();
+        let ticket = queue.waiting.iter().find_map(|request| match &request.reply {
+            Reply::Ticket(ticket) => Some(Arc::clone(ticket)),
+            Reply::Call(_) => None,
+        });
+        queue.leading = !queue.waiting.is_empty();
+        match ticket {
+            Some(ticket) => ticket.tell(Turn::Lead),
+            None if queue.leading => {
+                queue.committer_leads = true;
+                self.0.commit_wanted.raise();
+            }
+            None => {}
+        }
+    }
+}
+
+impl Lane {
+    /// Whether the records of `entries` fit behind what is staged.
+    fn fits(&self, entries: &[Entry<'_>]) -> bool {
+        let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
+        let active = self.active.as_ref();
+        active.is_some_and(|active| active.fits(self.buffer.len() + len + MARK_LEN))
+    }
+
+    /// Where the buffer will lie.
+    fn place(&self) -> (u64, record::Salt) {
+        let segment = self.active.as_ref().expect("staging made sure of a segment").segment();
+        (segment.len(), segment.header.salt)
+    }
+
+    fn stage(&mut self, entry: &Entry<'_>, place: BatchPlace, grouped: bool) {
+        let (base, salt) = self.place();
+        let start = self.buffer.len();
+        self.seqno = self.seqno.next();
+        entry.draft.encode(&mut self.buffer, base, salt, self.seqno, place);
+        let key_len = entry.draft.key.len();
+        let expiry_len = entry.draft.expiry_ms.map_or(0, |_| 8);
+        if grouped {
+            self.latest.insert(entry.hash, self.staged.len());
+        }
+        self.staged.push(Staged {
+            hash: entry.hash,
+            kind: entry.draft.kind,
+            seqno: self.seqno,
+            in_batch: place != BatchPlace::Alone,
+            start,
+            len: self.buffer.len() - start,
+            key_start: start + record::HEADER_LEN + expiry_len,
+            key_len,
+        });
+    }
+
+    fn key(&self, staged: &Staged) -> &[u8] {
+        let end = staged.key_start + staged.key_len;
+        self.buffer.get(staged.key_start..end).expect("staged records lie in the buffer")
+    }
+
+    /// What the last staged record of the entry's key does, if there is one.
+    fn latest_kind(&self, entry: &Entry<'_>) -> Option<Kind> {
+        let staged = self.staged.get(*self.latest.get(&entry.hash)?)?;
+        if self.key(staged) == entry.draft.key {
+            return Some(staged.kind);
+        }
+        // Two keys of one group with the same 64-bit hash: look at all of them.
+        let mut newest_first = self.staged.iter().rev();
+        newest_first.find(|staged| self.key(staged) == entry.draft.key).map(|staged| staged.kind)
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_LEN_MAX);
+        self.staged.clear();
+        self.latest.clear();
+    }
+}
+
+fn offset(start: usize) -> u64 {
+    u64::try_from(start).expect("a buffer length fits 64 bits")
+}
+
+/// The same error for another member of the group.
+fn again(error: &KvsError) -> KvsError {
+    let copy = |source: &io::Error| match source.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(source.kind(), source.to_string()),
+    };
+    match error {
+        KvsError::Io { op, path, source } => {
+            KvsError::Io { op, path: path.clone(), source: copy(source) }
+        }
+        KvsError::NoSpace { path, source } => {
+            KvsError::NoSpace { path: path.clone(), source: copy(source) }
+        }
+        KvsError::Closed => KvsError::Closed,
+        _ => KvsError::Poisoned,
+    }
+}
