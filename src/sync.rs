@@ -46,6 +46,8 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
         // SAFETY: `previous` was just unlinked, so no new reader can load it, and each value is
         // unlinked once.
         unsafe { guard.defer_destroy(previous) };
+        // Otherwise it would wait in this thread's bag until the thread replaces many more.
+        guard.flush();
     }
 }
 

@@ -136,18 +136,21 @@ impl Compactor {
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
         let mut manifest = self.manifest.lock();
-        let before = self.segments.snapshot();
-        let inputs = self.pick(scope, &before);
-        if inputs.is_empty() {
-            self.sweep()?;
-            return Ok(false);
-        }
-        self.segments.set_compacting(true);
-        let ran = self.replace(&mut manifest, &before, &inputs, sync_log, stop);
-        self.segments.set_compacting(false);
-        let ran = ran?;
+        let ran = {
+            let before = self.segments.snapshot();
+            let inputs = self.pick(scope, &before);
+            if inputs.is_empty() {
+                Ok(false)
+            } else {
+                self.segments.set_compacting(true);
+                let ran = self.replace(&mut manifest, &before, &inputs, sync_log, stop);
+                self.segments.set_compacting(false);
+                ran
+            }
+        };
+        // Only now does this thread let go of what it retired.
         self.sweep()?;
-        Ok(ran)
+        ran
     }
 
     /// The segments that are to be replaced.

@@ -63,8 +63,8 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Re
     };
     let mut recovery =
         Recovery { disk: Arc::clone(disk), dir: dir.to_path_buf(), manifest, number, tails_cut: 0 };
-    recovery.remove_leftovers(&files)?;
-    let seqno_max = recovery.settle_logs(&files)?;
+    let logs = recovery.remove_leftovers(&files)?;
+    let seqno_max = recovery.settle_logs(&logs)?;
     recovery.load(options, seqno_max, &files)
 }
 
@@ -122,18 +122,24 @@ struct LogEnd {
 
 impl Recovery {
     /// Removes what a crash left behind: outputs of a compaction that did not happen, inputs of
-    /// one that did, manifests that no longer count.
-    fn remove_leftovers(&self, files: &[OsString]) -> Result<()> {
+    /// one that did, manifests that no longer count. Returns the unlisted logs, oldest first.
+    fn remove_leftovers(&self, files: &[OsString]) -> Result<Vec<SegmentId>> {
         for n in Manifest::numbers(files).into_iter().filter(|n| *n != self.number) {
             self.disk.remove(&names::manifest(&self.dir, n))?;
         }
+        let mut logs = Vec::new();
         for id in files.iter().filter_map(segment_id) {
-            if self.manifest.lists(id) || self.is_newer_log(id) {
+            if self.manifest.lists(id) {
                 continue;
             }
-            self.disk.remove(&self.path(id))?;
+            if self.is_newer_log(id) {
+                logs.push(id);
+            } else {
+                self.disk.remove(&self.path(id))?;
+            }
         }
-        Ok(())
+        logs.sort_unstable();
+        Ok(logs)
     }
 
     /// Whether the unlisted segment `id` is a log that the manifest need not list. One without a
@@ -149,10 +155,7 @@ impl Recovery {
     }
 
     /// Cuts crash tails, seals every unlisted log, and lists them. Returns the last seqno.
-    fn settle_logs(&mut self, files: &[OsString]) -> Result<Seqno> {
-        let mut ids: Vec<_> = files.iter().filter_map(segment_id).collect();
-        ids.retain(|id| !self.manifest.lists(*id) && self.is_newer_log(*id));
-        ids.sort_unstable();
+    fn settle_logs(&mut self, ids: &[SegmentId]) -> Result<Seqno> {
         let mut last = Seqno::new(self.manifest.log_after);
         for (index, id) in ids.iter().enumerate() {
             let this_and_later = ids.get(index..).unwrap_or_default();

@@ -1,0 +1,10 @@
+//! One integration binary: each area is a module.
+#![expect(
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "tests fail loudly; a panic is how they do it"
+)]
+
+mod recovery;
+mod store;
