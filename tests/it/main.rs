@@ -8,3 +8,7 @@
 
 mod recovery;
 mod store;
+//! The integration tests, in one binary: one link, one run.
+
+mod server;
+mod thread_pool;
