@@ -27,10 +27,10 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::control::{Control, Message, NEVER, millis};
 use super::limits::{
-    NEWLINE_GRACE_MS, READ_LEN, STOP_LINGER_MS, ServerOptions, TURN_READ_BYTES_MAX,
+    NEWLINE_GRACE_MS, READ_LEN, STOP_LINGER_MS, STOP_READS_MAX, ServerOptions, TURN_READ_BYTES_MAX,
 };
 use super::session::{Budget, Host, InputEnd, Pause, Session};
-use super::socket::Registered;
+use super::socket::{self, Registered};
 use super::write_run::Waker;
 use crate::engine::KvsEngine;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -72,6 +72,8 @@ struct State {
     stalled_ms: Option<u64>,
     /// Since when the newline of the first reply is owed.
     newline_owed_ms: Option<u64>,
+    /// Reads that are left before input counts as ended, once the server is stopping.
+    last_reads: usize,
     /// When to stop throwing input away; our side is shut.
     linger_until_ms: Option<u64>,
 }
@@ -112,6 +114,7 @@ impl<E: KvsEngine> Connection<E> {
             partial: None,
             stalled_ms: None,
             newline_owed_ms: None,
+            last_reads: STOP_READS_MAX,
             linger_until_ms: None,
         };
         Self {
@@ -207,10 +210,11 @@ impl<E: KvsEngine> Connection<E> {
                 Pause::TurnOver => return Ok(Turn::Yield),
                 Pause::Over => return self.finish(state, readable_max),
                 Pause::OutputFull if state.session.output.len() < options.output_bytes_max => {}
-                Pause::OutputFull => match self.rest(state, false)? {
-                    Some(turn) => return Ok(turn),
-                    None => {}
-                },
+                Pause::OutputFull => {
+                    if let Some(turn) = self.rest(state, false)? {
+                        return Ok(turn);
+                    }
+                }
                 Pause::NeedsInput => match self.read_some(state, readable_max)? {
                     Input::Bytes => {}
                     Input::End => state.session.end_input(InputEnd::ByClient),
@@ -218,17 +222,26 @@ impl<E: KvsEngine> Connection<E> {
                         state.session.end_input(InputEnd::ByStop);
                     }
                     Input::Nothing if *readable_max == 0 => return Ok(Turn::Yield),
-                    Input::Nothing => match self.rest(state, true)? {
-                        Some(turn) => return Ok(turn),
-                        None => {}
-                    },
+                    Input::Nothing => {
+                        if let Some(turn) = self.rest(state, true)? {
+                            return Ok(turn);
+                        }
+                    }
                 },
             }
         }
     }
 
-    /// Reads once, into the session; nothing if the turn has no bytes left.
+    /// Reads once, into the session; nothing if the turn has no bytes left, or the server is
+    /// stopping and has read what had arrived by then: a client that never pauses is not followed
+    /// for ever.
     fn read_some(&self, state: &mut State, readable_max: &mut usize) -> io::Result<Input> {
+        if self.shared.control.is_stopping() {
+            if state.last_reads == 0 {
+                return Ok(Input::Nothing);
+            }
+            state.last_reads -= 1;
+        }
         self.read_with(readable_max, |bytes| state.session.feed(bytes))
     }
 
@@ -286,6 +299,7 @@ impl<E: KvsEngine> Connection<E> {
         let stall_ms = due(state.stalled_ms, millis(options.stall_timeout));
         if stall_ms <= now_ms {
             log::info!("a client took no reply for {:?}; cut off", options.stall_timeout);
+            socket::reset_on_close(self.socket.get())?;
             return Ok(Some(Turn::Gone));
         }
         let silent_since = session.is_silent().then_some(state.opened_ms);

@@ -54,6 +54,10 @@ pub(super) const ACCEPT_PAUSE_MS: u64 = 100;
 /// and `shutdown`; paid once per connection, and only by clients that send no newline themselves.
 pub(super) const NEWLINE_GRACE_MS: u64 = 40;
 
+/// Most reads from one connection once the server is stopping (16, so at most 1 MiB): what had
+/// arrived by then, as far as the kernel's buffers usually hold it.
+pub(super) const STOP_READS_MAX: usize = 16;
+
 /// How long a connection that has been answered is kept while the server stops, so that what its
 /// client has under way meets an open socket instead of a reset, ms.
 pub(super) const STOP_LINGER_MS: u64 = 200;

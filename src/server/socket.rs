@@ -73,3 +73,9 @@ pub(super) fn prepare(stream: &TcpStream, keepalive_time: Duration) -> io::Resul
         .with_retries(3);
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
+
+/// Has the kernel forget what it still holds for the peer when the socket is closed, instead of
+/// keeping megabytes for somebody who takes nothing.
+pub(super) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}

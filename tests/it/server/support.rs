@@ -1,0 +1,317 @@
+//! What the server tests share: servers, raw sockets, an engine with hooks, a process of one's own.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs::thread_pool::AnyThreadPool;
+use kvs::{
+    Durability, KvServer, KvStore, KvsEngine, Options, Result, ServerOptions, Value, Write,
+    WriteBatch, WriteDone, WriteOptions,
+};
+
+pub(super) type Server<E> = KvServer<E, AnyThreadPool>;
+
+/// Longest that anything in these tests may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A store in a directory of its own, and a server on it.
+pub(super) struct Fixture<E: KvsEngine> {
+    pub(super) server: Server<E>,
+    pub(super) engine: E,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture<KvStore> {
+    pub(super) fn new() -> Self {
+        Self::with("shared-queue", 2, ServerOptions::new())
+    }
+
+    pub(super) fn with(pool: &str, threads: u32, options: ServerOptions) -> Self {
+        Self::of(pool, threads, options, |store| store)
+    }
+}
+
+impl<E: KvsEngine> Fixture<E> {
+    pub(super) fn of(
+        pool: &str,
+        threads: u32,
+        options: ServerOptions,
+        engine: impl FnOnce(KvStore) -> E,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(open(dir.path()));
+        let pool = AnyThreadPool::named(pool, threads).unwrap();
+        let server = KvServer::start(engine.clone(), pool, "127.0.0.1:0", options).unwrap();
+        Self { server, engine, _dir: dir }
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    pub(super) fn connect(&self) -> Client {
+        Client::connect(self.addr())
+    }
+
+    /// Sends `bytes`, half-closes, and returns everything that comes back: what the first clients do.
+    #[track_caller]
+    pub(super) fn exchange(&self, bytes: &[u8]) -> String {
+        let mut client = self.connect();
+        client.send(bytes);
+        client.half_close();
+        client.read_to_end()
+    }
+}
+
+pub(super) fn open(dir: &Path) -> KvStore {
+    KvStore::open_with(dir, Options::new().durability(Durability::Os)).unwrap()
+}
+
+/// A socket and nothing more.
+pub(super) struct Client {
+    pub(super) stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Client {
+    pub(super) fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, unread: Vec::new() }
+    }
+
+    #[track_caller]
+    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub(super) fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// One reply, with its newline. Empty at the end of the stream.
+    #[track_caller]
+    pub(super) fn read_line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line = self.unread.drain(..=end).collect();
+                return String::from_utf8(line).unwrap();
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk).unwrap() {
+                0 => return String::from_utf8(std::mem::take(&mut self.unread)).unwrap(),
+                len => self.unread.extend_from_slice(&chunk[..len]),
+            }
+        }
+    }
+
+    /// Everything up to the end of the stream. A reset fails the test.
+    #[track_caller]
+    pub(super) fn read_to_end(&mut self) -> String {
+        let mut all = std::mem::take(&mut self.unread);
+        self.stream.read_to_end(&mut all).unwrap();
+        String::from_utf8(all).unwrap()
+    }
+
+    #[track_caller]
+    pub(super) fn ask(&mut self, request: &str) -> String {
+        self.send(format!("{request}\n"));
+        self.read_line()
+    }
+
+    /// Whether the server sends nothing for a while.
+    pub(super) fn is_quiet_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let mut byte = [0];
+        let quiet = match self.stream.read(&mut byte) {
+            Ok(0) => panic!("the server closed"),
+            Ok(_) => {
+                self.unread.push(byte[0]);
+                false
+            }
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        quiet
+    }
+}
+
+pub(super) fn set(key: &str, value: &str) -> String {
+    format!(r#"{{"Set":{{"key":"{key}","value":"{value}"}}}}"#)
+}
+
+pub(super) fn get(key: &str) -> String {
+    format!(r#"{{"Get":{{"key":"{key}"}}}}"#)
+}
+
+pub(super) fn remove(key: &str) -> String {
+    format!(r#"{{"Remove":{{"key":"{key}"}}}}"#)
+}
+
+/// A real store with a hook before each operation, and writes that can be held back as if they
+/// waited for the disk.
+#[derive(Clone)]
+pub(super) struct Hooked {
+    pub(super) inner: KvStore,
+    /// Called with every key before anything is done with it.
+    pub(super) before: fn(&[u8]),
+    /// Where `write_then` leaves writes, if this engine's writes wait for the disk.
+    pub(super) held: Option<Arc<Mutex<Held>>>,
+}
+
+pub(super) type Held = Vec<(Write, WriteDone)>;
+
+impl Hooked {
+    /// Writes wait until [`Hooked::release`].
+    pub(super) fn holding(inner: KvStore) -> Self {
+        Self { inner, before: |_| (), held: Some(Arc::default()) }
+    }
+
+    pub(super) fn held_count(&self) -> usize {
+        self.held.as_ref().unwrap().lock().unwrap().len()
+    }
+
+    pub(super) fn take_held(&self) -> Held {
+        std::mem::take(&mut *self.held.as_ref().unwrap().lock().unwrap())
+    }
+
+    /// Does the writes held so far, on this thread.
+    pub(super) fn release(&self) {
+        for (write, done) in self.take_held() {
+            self.inner.write_then(write, done);
+        }
+    }
+}
+
+impl KvsEngine for Hooked {
+    fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        (self.before)(key);
+        self.inner.set_bytes(key, value)
+    }
+
+    fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        (self.before)(key);
+        self.inner.get_with(key, read)
+    }
+
+    fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
+        (self.before)(key);
+        self.inner.get_bytes(key)
+    }
+
+    fn remove_bytes(&self, key: &[u8]) -> Result<()> {
+        (self.before)(key);
+        self.inner.remove_bytes(key)
+    }
+
+    fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
+        self.inner.apply_with(batch, options)
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.inner.len()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.inner.sync()
+    }
+
+    fn compact(&self) -> Result<()> {
+        self.inner.compact()
+    }
+
+    fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
+    fn name(&self) -> &'static str {
+        "hooked"
+    }
+
+    fn writes_wait_for_disk(&self) -> bool {
+        self.held.is_some()
+    }
+
+    fn write_then(&self, write: Write, done: WriteDone) {
+        if let Write::Set { key, .. } | Write::Remove { key } = &write {
+            (self.before)(key);
+        }
+        self.held.as_ref().unwrap().lock().unwrap().push((write, done));
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs `body` in a process of its own, where threads, descriptors and CPU time are counted without
+/// those of other tests. `test` is the full name of the calling test; `shell` runs before it.
+#[track_caller]
+pub(super) fn in_own_process(test: &str, shell: &str, body: impl FnOnce()) {
+    const MARK: &str = "KVS_TEST_IN_OWN_PROCESS";
+    if std::env::var_os(MARK).is_some() {
+        return body();
+    }
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{shell}\nexec \"$0\" \"$@\""))
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    assert!(stdout.contains("1 passed"), "{test} is no test: {stdout}");
+}
+
+pub(super) fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+pub(super) fn descriptor_count() -> usize {
+    // The listing itself is one.
+    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
+}
+
+/// Tells how much CPU time this process takes. Needs no further descriptor once it is open.
+pub(super) struct CpuClock(File);
+
+impl CpuClock {
+    pub(super) fn open() -> Self {
+        Self(File::open("/proc/self/stat").unwrap())
+    }
+
+    /// CPU time taken so far, in clock ticks of 10 ms.
+    pub(super) fn ticks(&self) -> u64 {
+        let mut stat = [0; 1024];
+        let len = self.0.read_at(&mut stat, 0).unwrap();
+        let stat = std::str::from_utf8(&stat[..len]).unwrap();
+        let after_name = stat.rsplit(')').next().unwrap();
+        let fields: Vec<_> = after_name.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+/// A field of `/proc/self/status`, in KiB.
+pub(super) fn status_kib(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
