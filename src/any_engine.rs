@@ -1,0 +1,152 @@
+//! An engine chosen by name when the program runs: what the programs, the C ABI and Python open.
+//!
+//! ```text
+//! AnyEngine::open(dir, None)          what dir holds, else kvs
+//! AnyEngine::open(dir, Some(name))    that engine; WrongEngine if dir holds another's store
+//! ```
+//!
+//! There is no logic here beyond that choice: every operation goes to the engine as it came.
+//! Usable from any thread, like the engines themselves.
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::KvsEngine;
+use crate::engine_dir;
+use crate::error::{KvsError, Result};
+use crate::options::{Options, WriteOptions};
+#[cfg(feature = "sled")]
+use crate::sled_engine::SledKvsEngine;
+use crate::store::KvStore;
+use crate::value::Value;
+use crate::write_batch::{Write, WriteBatch, WriteDone};
+
+/// The engines of this build, by the names that [`AnyEngine::open`] takes; the default comes first.
+pub const ENGINE_NAMES: &[&str] = &[
+    engine_dir::KVS,
+    #[cfg(feature = "sled")]
+    engine_dir::SLED,
+];
+
+/// A store whose engine was chosen by name.
+///
+/// ```
+/// use kvs::{AnyEngine, KvsEngine, Options};
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = AnyEngine::open(dir.path(), None, Options::new())?;
+/// assert_eq!(store.name(), "kvs");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AnyEngine {
+    /// Our own engine.
+    Kvs(KvStore),
+    /// The engine on sled.
+    #[cfg(feature = "sled")]
+    Sled(SledKvsEngine),
+}
+
+impl AnyEngine {
+    /// Opens the store in `dir` with the engine of that name, or, given no name, with the engine
+    /// that wrote `dir`, and kvs if there is no store yet.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::UnknownEngine`] for a name that is not in [`ENGINE_NAMES`];
+    /// [`KvsError::WrongEngine`] if another engine wrote `dir`, which is left as it is; otherwise
+    /// as the engine's own `open_with`.
+    pub fn open(dir: impl Into<PathBuf>, engine: Option<&str>, options: Options) -> Result<Self> {
+        let dir = dir.into();
+        let found = engine_dir::engine_in(&dir);
+        let wanted = engine.or(found).unwrap_or(engine_dir::KVS);
+        let Some(&asked) = ENGINE_NAMES.iter().find(|name| **name == wanted) else {
+            return Err(KvsError::UnknownEngine { name: wanted.to_owned() });
+        };
+        match found {
+            Some(found) if found != asked => Err(KvsError::WrongEngine { path: dir, found, asked }),
+            #[cfg(feature = "sled")]
+            _ if asked == engine_dir::SLED => {
+                SledKvsEngine::open_with(dir, options).map(Self::Sled)
+            }
+            _ => KvStore::open_with(dir, options).map(Self::Kvs),
+        }
+    }
+
+    /// The name of the engine that wrote the store in `dir`, told from the names of its files;
+    /// `None` if there is no store. A name that is not in [`ENGINE_NAMES`] is an engine that this
+    /// build leaves out. Nothing is opened or locked.
+    pub fn engine_in(dir: impl AsRef<Path>) -> Option<&'static str> {
+        engine_dir::engine_in(dir.as_ref())
+    }
+}
+
+/// The same expression on whichever engine it is.
+macro_rules! on_engine {
+    ($any:expr, $engine:ident => $call:expr) => {
+        match $any {
+            AnyEngine::Kvs($engine) => $call,
+            #[cfg(feature = "sled")]
+            AnyEngine::Sled($engine) => $call,
+        }
+    };
+}
+
+// What is missing here has a default that comes down to these.
+impl KvsEngine for AnyEngine {
+    fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        on_engine!(self, engine => engine.set_bytes(key, value))
+    }
+
+    fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        on_engine!(self, engine => engine.get_with(key, read))
+    }
+
+    fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
+        on_engine!(self, engine => engine.get_bytes(key))
+    }
+
+    fn remove_bytes(&self, key: &[u8]) -> Result<()> {
+        on_engine!(self, engine => engine.remove_bytes(key))
+    }
+
+    fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
+        on_engine!(self, engine => engine.apply_with(batch, options))
+    }
+
+    fn len(&self) -> Result<u64> {
+        on_engine!(self, engine => engine.len())
+    }
+
+    fn sync(&self) -> Result<()> {
+        on_engine!(self, engine => engine.sync())
+    }
+
+    fn compact(&self) -> Result<()> {
+        on_engine!(self, engine => engine.compact())
+    }
+
+    fn close(&self) -> Result<()> {
+        on_engine!(self, engine => engine.close())
+    }
+
+    fn name(&self) -> &'static str {
+        on_engine!(self, engine => engine.name())
+    }
+
+    fn writes_wait_for_disk(&self) -> bool {
+        on_engine!(self, engine => engine.writes_wait_for_disk())
+    }
+
+    fn write_then(&self, write: Write, done: WriteDone) {
+        on_engine!(self, engine => engine.write_then(write, done));
+    }
+
+    fn contains(&self, key: &[u8]) -> Result<bool> {
+        on_engine!(self, engine => engine.contains(key))
+    }
+
+    fn get_into(&self, key: &[u8], buffer: &mut Vec<u8>) -> Result<bool> {
+        on_engine!(self, engine => engine.get_into(key, buffer))
+    }
+}

@@ -1,0 +1,67 @@
+//! Which engine wrote a directory, told from the names of the files in it.
+//!
+//! ```text
+//! a file MANIFEST-<n>      kvs
+//! files db and conf        sled
+//! neither                  no store
+//! ```
+//!
+//! Every engine asks before it opens, so that none writes into a directory of another. Nothing is
+//! opened, locked or read here, so the answer is that of one moment; any thread may ask. Whether
+//! the store is sound is the engine's business.
+
+use std::path::Path;
+
+/// The name of our own engine.
+pub(crate) const KVS: &str = "kvs";
+
+/// The name of the engine on sled.
+pub(crate) const SLED: &str = "sled";
+
+/// The engine whose files are in `dir`; `None` if there are none or `dir` cannot be listed, which
+/// the engine that opens it will report with the reason.
+pub(crate) fn engine_in(dir: &Path) -> Option<&'static str> {
+    if holds_manifest(dir) {
+        return Some(KVS);
+    }
+    ["db", "conf"].iter().all(|name| dir.join(name).is_file()).then_some(SLED)
+}
+
+fn holds_manifest(dir: &Path) -> bool {
+    let Ok(entries) = dir.read_dir() else { return false };
+    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"MANIFEST-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_told_from_the_files() {
+        for (files, expected) in [
+            (&[][..], None),
+            (&["notes.txt"][..], None),
+            (&["db"][..], None),
+            (&["conf"][..], None),
+            (&["MANIFEST"][..], None),
+            (&["MANIFEST-7"][..], Some(KVS)),
+            (&["db", "conf"][..], Some(SLED)),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            for name in files {
+                std::fs::write(dir.path().join(name), b"").unwrap();
+            }
+            assert_eq!(engine_in(dir.path()), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn directories_that_share_sleds_names_are_no_store() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["db", "conf"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(engine_in(dir.path()), None);
+        assert_eq!(engine_in(&dir.path().join("missing")), None);
+    }
+}
