@@ -12,3 +12,14 @@ mod store;
 
 mod server;
 mod thread_pool;
+//! The promises of the crate, tested from outside: one binary, one module per area.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, and helpers are not seen as tests by these lints"
+)]
+
+mod contract;
+mod model;
+mod model_engine;
+mod opening;
