@@ -1,4 +1,4 @@
-//! Which engine wrote a directory, told from the names of the files in it.
+//! Which engine wrote a directory, told from the names of the files in it, and whether it is one.
 //!
 //! ```text
 //! a file MANIFEST-<n>      kvs
@@ -11,6 +11,9 @@
 //! the store is sound is the engine's business.
 
 use std::path::Path;
+
+#[cfg(any(test, feature = "sled"))]
+use crate::error::{KvsError, Result};
 
 /// The name of our own engine.
 pub(crate) const KVS: &str = "kvs";
@@ -25,6 +28,15 @@ pub(crate) fn engine_in(dir: &Path) -> Option<&'static str> {
         return Some(KVS);
     }
     ["db", "conf"].iter().all(|name| dir.join(name).is_file()).then_some(SLED)
+}
+
+/// Refuses a path that leads to anything but a directory. A missing one passes: an engine makes it.
+#[cfg(any(test, feature = "sled"))]
+pub(crate) fn check_is_dir(path: &Path) -> Result<()> {
+    if path.exists() && !path.is_dir() {
+        return Err(KvsError::NotADirectory { path: path.to_path_buf() });
+    }
+    Ok(())
 }
 
 fn holds_manifest(dir: &Path) -> bool {
@@ -52,6 +64,19 @@ mod tests {
                 std::fs::write(dir.path().join(name), b"").unwrap();
             }
             assert_eq!(engine_in(dir.path()), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_there_and_no_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        assert!(check_is_dir(dir.path()).is_ok());
+        assert!(check_is_dir(&dir.path().join("missing")).is_ok());
+        match check_is_dir(&file) {
+            Err(KvsError::NotADirectory { path }) => assert_eq!(path, file),
+            other => panic!("{other:?}"),
         }
     }
 

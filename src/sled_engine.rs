@@ -192,8 +192,7 @@ impl SledKvsEngine {
         let mut tally = open.tally.write();
         let mut key_count = *tally.get_mut();
         for (key, set) in last_ops {
-            let held =
-                open.db.contains_key(key).map_err(|error| self.explain("read", error))?;
+            let held = open.db.contains_key(key).map_err(|error| self.explain("read", error))?;
             match (held, set) {
                 (false, true) => key_count += 1,
                 (true, false) => key_count -= 1,
@@ -391,10 +390,8 @@ impl SyncLane {
 }
 
 fn check_dir(dir: &Path, options: &Options) -> Result<()> {
+    engine_dir::check_is_dir(dir)?;
     let path = || dir.to_path_buf();
-    if dir.exists() && !dir.is_dir() {
-        return Err(KvsError::NotADirectory { path: path() });
-    }
     match engine_dir::engine_in(dir) {
         Some(SLED) if options.exclusive => Err(KvsError::StoreExists { path: path() }),
         Some(SLED) => Ok(()),
