@@ -3,11 +3,11 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Barrier, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use kvs::options::{KEY_LEN_MAX, VALUE_LEN_MAX};
+use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use kvs::{
     AnyEngine, Durability, KvStore, KvsEngine, KvsError, Options, Result, Write, WriteBatch,
     WriteOptions,
@@ -130,6 +130,7 @@ every_engine! {
     empty_batch_does_nothing
     batch_can_be_applied_again
     refused_batch_applies_nothing
+    batch_over_the_limit_is_refused_and_nothing_is_applied
     batch_with_sync_asked_for_is_applied
     readers_see_all_of_a_batch_or_none
     len_counts_each_key_once
@@ -141,6 +142,7 @@ every_engine! {
     values_handed_out_survive_overwrite_removal_and_close
     reopening_sees_everything_at_every_durability
     store_is_closed_when_the_last_clone_goes
+    directory_is_free_again_when_close_returns
     close_under_load_keeps_every_acknowledged_write
     sync_and_compact_lose_nothing
     many_threads_write_and_read_their_own_keys
@@ -148,6 +150,7 @@ every_engine! {
     one_of_many_removers_wins
     writes_handed_over_are_done_in_order_with_their_outcome
     write_handed_over_to_a_closed_store_is_told_so
+    close_waits_for_the_writes_handed_over
     engine_says_its_name
 }
 
@@ -406,6 +409,22 @@ fn refused_batch_applies_nothing<F: Factory>() {
     check_len(&store, 1);
 }
 
+fn batch_over_the_limit_is_refused_and_nothing_is_applied<F: Factory>() {
+    // The batch really takes a gigabyte: one at a time.
+    static ROOM: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _alone = ROOM.lock();
+    let (_dir, store) = fresh::<F>();
+    let mut batch = WriteBatch::new();
+    // With its key the record is over the limit, however small a header is.
+    batch.set(b"small", b"1").set(b"k", &vec![0; BATCH_BYTES_MAX]);
+    match store.apply(&batch) {
+        Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX }) if len > BATCH_BYTES_MAX => {}
+        other => panic!("{other:?}"),
+    }
+    check_reads(&store, b"small", None);
+    check_len(&store, 0);
+}
+
 fn batch_with_sync_asked_for_is_applied<F: Factory>() {
     let (dir, store) = fresh::<F>();
     let mut batch = WriteBatch::new();
@@ -424,7 +443,7 @@ fn readers_see_all_of_a_batch_or_none<F: Factory>() {
     let apply = |n: u64| {
         let mut batch = WriteBatch::new();
         let value = n.to_le_bytes();
-        // Keys between them give readers time to come in the middle.
+        // The keys between them give readers time to come in the middle.
         batch.set(b"first", &value);
         for filler in 0..20_u8 {
             batch.set(&[filler], &value);
@@ -508,6 +527,28 @@ fn len_belongs_to_one_moment_while_threads_write<F: Factory>() {
     });
     let held = (0..KEY_COUNT).filter(|key| store.contains(&[*key]).unwrap()).count();
     check_len(&store, u64::try_from(held).unwrap());
+}
+
+/// A count that is raised after the key shows, without anything to bar the moment between, is
+/// caught by one who looks at the key and then at the count.
+#[cfg(feature = "sled")]
+#[test]
+fn sled_counts_a_key_before_anyone_has_read_it() {
+    let (_dir, store) = fresh::<Sled>();
+    let started = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..3_000_u16 {
+                started.wait();
+                store.set_bytes(&n.to_le_bytes(), b"").unwrap();
+            }
+        });
+        for n in 0..3_000_u16 {
+            started.wait();
+            while !store.contains(&n.to_le_bytes()).unwrap() {}
+            assert_eq!(store.len().unwrap(), u64::from(n) + 1);
+        }
+    });
 }
 
 fn get_with_reads_once_and_only_what_is_there<F: Factory>() {
@@ -635,6 +676,25 @@ fn store_is_closed_when_the_last_clone_goes<F: Factory>() {
         last.set_bytes(&n.to_le_bytes(), b"v").unwrap();
     }
     check_len(&F::open(dir.path()), 10);
+}
+
+/// Many at once, since an engine whose own threads linger shows it only on a busy machine.
+fn directory_is_free_again_when_close_returns<F: Factory>() {
+    thread::scope(|scope| {
+        for durability in [Durability::Os, Durability::Sync].repeat(4) {
+            scope.spawn(move || {
+                let dir = tempfile::tempdir().unwrap();
+                for round in 0..40_usize {
+                    let options = Options::new().durability(durability);
+                    let store = F::open_with(dir.path(), options).unwrap();
+                    for n in 0..10_u8 {
+                        store.set_bytes(&[n], &vec![n; 500 * round]).unwrap();
+                    }
+                    store.close().unwrap();
+                }
+            });
+        }
+    });
 }
 
 fn close_under_load_keeps_every_acknowledged_write<F: Factory>() {
@@ -809,6 +869,25 @@ fn write_handed_over_to_a_closed_store_is_told_so<F: Factory>() {
         Box::new(move |result| said.send(result).unwrap()),
     );
     check_closed("write_then", outcome.recv_timeout(SAID_WITHIN).unwrap());
+}
+
+fn close_waits_for_the_writes_handed_over<F: Factory>() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = F::open_with(dir.path(), Options::new().durability(Durability::Sync)).unwrap();
+    let said = Arc::new(AtomicU64::new(0));
+    for n in 0..10_u8 {
+        let said = Arc::clone(&said);
+        let done = Box::new(move |outcome: Result<()>| {
+            thread::sleep(Duration::from_millis(5));
+            outcome.unwrap();
+            said.fetch_add(1, Ordering::Relaxed);
+        });
+        store.write_then(Write::Set { key: vec![n], value: Vec::new() }, done);
+    }
+    store.close().unwrap();
+    assert_eq!(said.load(Ordering::Relaxed), 10, "close returned before the outcomes were said");
+    drop(store);
+    check_len(&F::open(dir.path()), 10);
 }
 
 fn engine_says_its_name<F: Factory>() {

@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use crate::contract::Factory;
+use crate::contract::{Factory, Kvs};
 use crate::model_engine::apply;
 
 proptest! {
@@ -21,13 +21,13 @@ proptest! {
 
     #[test]
     fn kvs_does_what_a_map_does(options in any_options(), history in vec(any_step(), 1..150)) {
-        check_history::<crate::contract::Kvs>(&options, &history);
+        check_history::<Kvs>(&options, &history);
     }
 }
 
 #[cfg(feature = "sled")]
 proptest! {
-    #![proptest_config(config(16))]
+    #![proptest_config(config(32))]
 
     #[test]
     fn sled_does_what_a_map_does(options in any_options(), history in vec(any_step(), 1..100)) {
@@ -201,5 +201,6 @@ fn check_step<E: KvsEngine>(store: &E, map: &mut BTreeMap<Vec<u8>, Vec<u8>>, ste
 #[track_caller]
 fn check_get<E: KvsEngine>(store: &E, map: &BTreeMap<Vec<u8>, Vec<u8>>, number: u8) {
     let value = store.get_bytes(&key(number)).unwrap();
-    assert!(value.as_deref() == map.get(&key(number)).map(Vec::as_slice), "key {number}: {value:?}");
+    let expected = map.get(&key(number));
+    assert!(value.as_deref() == expected.map(Vec::as_slice), "key {number}: {value:?}");
 }

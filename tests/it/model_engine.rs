@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kvs::options::{KEY_LEN_MAX, VALUE_LEN_MAX};
+use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use kvs::{BatchOp, KvsEngine, KvsError, Result, Value, WriteBatch, WriteOptions};
 use parking_lot::{Mutex, RwLock};
 
@@ -61,10 +61,15 @@ impl KvsEngine for ModelEngine {
     }
 
     fn apply_with(&self, batch: &WriteBatch, _: WriteOptions) -> Result<()> {
+        let mut len = 0;
         for op in batch.ops() {
             if let BatchOp::Set { key, value } = op {
                 check_lengths(key, value)?;
+                len += key.len() + value.len();
             }
+        }
+        if len > BATCH_BYTES_MAX {
+            return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
         }
         self.write(|map| apply(map, batch))
     }

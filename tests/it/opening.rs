@@ -170,13 +170,24 @@ fn directory_of_another_engine_is_refused_and_left_as_it_is() {
         check_wrong_engine(sled, kvs_dir.path(), "kvs", "sled");
         let sled = AnyEngine::open(kvs_dir.path(), Some("sled"), options.clone()).map(drop);
         check_wrong_engine(sled, kvs_dir.path(), "kvs", "sled");
-        let kvs = AnyEngine::open(sled_dir.path(), Some("kvs"), options.clone()).map(drop);
-        check_wrong_engine(kvs, sled_dir.path(), "sled", "kvs");
-        let kvs = KvStore::open_with(sled_dir.path(), options).map(drop);
+        let kvs = AnyEngine::open(sled_dir.path(), Some("kvs"), options).map(drop);
         check_wrong_engine(kvs, sled_dir.path(), "sled", "kvs");
     }
     assert_eq!(files(kvs_dir.path()), kvs_files);
     assert_eq!(files(sled_dir.path()), sled_files);
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn kvs_itself_refuses_a_directory_of_sled() {
+    let dir = tempfile::tempdir().unwrap();
+    kvs::SledKvsEngine::open(dir.path()).unwrap().set_bytes(b"k", b"v").unwrap();
+    let before = files(dir.path());
+    for options in [Options::new(), Options::new().create(false), Options::new().exclusive(true)] {
+        let kvs = KvStore::open_with(dir.path(), options).map(drop);
+        check_wrong_engine(kvs, dir.path(), "sled", "kvs");
+    }
+    assert_eq!(files(dir.path()), before);
 }
 
 #[test]
