@@ -65,7 +65,7 @@ struct Arguments {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(POOL_THREADS_MAX)))]
     threads: Option<u32>,
 
-    /// shared-queue, rayon or naive
+    /// shared-queue, rayon, naive
     #[arg(long, value_name = "NAME", default_value = "shared-queue", hide_possible_values = true,
           value_parser = PossibleValuesParser::new(["shared-queue", "rayon", "naive"]))]
     pool: String,
@@ -75,7 +75,7 @@ struct Arguments {
           value_parser = clap::value_parser!(u32).range(1..))]
     connections_max: u32,
 
-    /// Write the port there, which port 0 leaves open
+    /// Write the port there; for --addr with port 0
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
 }

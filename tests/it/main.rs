@@ -19,6 +19,7 @@ mod thread_pool;
     reason = "tests fail by panicking, and helpers are not seen as tests by these lints"
 )]
 
+mod cli;
 mod contract;
 mod model;
 mod model_engine;

@@ -1,0 +1,423 @@
+//! The programs, run as they are: what they print where, how they end, and what they leave.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs::{AnyEngine, KvStore, KvsEngine, Options};
+use socket2::{Domain, Socket, Type};
+
+const KVS: &str = env!("CARGO_BIN_EXE_kvs");
+const SERVER: &str = env!("CARGO_BIN_EXE_kvs-server");
+const CLIENT: &str = env!("CARGO_BIN_EXE_kvs-client");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Far longer than a program takes; reached only by one that hangs.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
+#[test]
+fn version_is_name_and_number() {
+    for (program, name) in [(KVS, "kvs"), (SERVER, "kvs-server"), (CLIENT, "kvs-client")] {
+        for flag in ["-V", "--version"] {
+            check(program, Path::new("."), &[flag], 0, &format!("{name} {VERSION}\n"), "");
+        }
+    }
+}
+
+#[test]
+fn help_fits_a_screen_and_shows_an_example() {
+    for (program, default) in [(KVS, "[default: .]"), (SERVER, ":4000]"), (CLIENT, ":4000]")] {
+        for flag in ["-h", "--help"] {
+            let help = text(run(program, Path::new("."), &[flag]).stdout);
+            assert!(help.lines().count() <= 24, "{} lines:\n{help}", help.lines().count());
+            for line in help.lines() {
+                assert!(line.len() <= 80, "{} columns: {line}", line.len());
+            }
+            for part in ["Usage:", "\nExample:\n  kvs", default] {
+                assert!(help.contains(part), "no {part:?} in:\n{help}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_does_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for (program, arguments) in [
+        (KVS, &[][..]),
+        (KVS, &["unknown"]),
+        (KVS, &["set"]),
+        (KVS, &["set", "k"]),
+        (KVS, &["set", "k", "v", "more"]),
+        (KVS, &["get"]),
+        (KVS, &["get", "k", "more"]),
+        (KVS, &["rm"]),
+        (KVS, &["rm", "k", "more"]),
+        (KVS, &["--addr", "127.0.0.1:1", "get", "k"]),
+        (CLIENT, &[]),
+        (CLIENT, &["unknown"]),
+        (CLIENT, &["set", "k"]),
+        (CLIENT, &["get"]),
+        (CLIENT, &["get", "k", "--addr", "not-an-address"]),
+        (CLIENT, &["get", "k", "--unknown"]),
+        (SERVER, &["--addr", "127.0.0.1"]),
+        (SERVER, &["--engine", "bolt"]),
+        (SERVER, &["--durability", "interval"]),
+        (SERVER, &["--durability", "interval:0"]),
+        (SERVER, &["--durability", "interval:soon"]),
+        (SERVER, &["--durability", "always"]),
+        (SERVER, &["--threads", "0"]),
+        (SERVER, &["--threads", "1025"]),
+        (SERVER, &["--pool", "swimming"]),
+        (SERVER, &["--connections-max", "0"]),
+        (SERVER, &["one", "two"]),
+    ] {
+        let output = run(program, dir.path(), arguments);
+        let said = text(output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("Usage:") || said.contains("--help"), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "something was made");
+}
+
+#[test]
+fn kvs_finds_nothing_where_there_is_no_store_and_makes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    check(KVS, dir.path(), &["get", "k"], 0, "Key not found\n", "");
+    check(KVS, dir.path(), &["rm", "k"], 1, "", "Key not found\n");
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "something was made");
+}
+
+#[test]
+fn kvs_sets_gets_and_removes_in_the_current_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    check_set_get_rm(dir.path());
+    assert_eq!(AnyEngine::engine_in(dir.path()), Some("kvs"));
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn kvs_uses_the_store_of_sled_that_it_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(AnyEngine::open(dir.path(), Some("sled"), Options::new()).unwrap());
+    check_set_get_rm(dir.path());
+    assert_eq!(AnyEngine::engine_in(dir.path()), Some("sled"));
+}
+
+/// Each run is a process of its own, so what one says must have outlived the others.
+#[track_caller]
+fn check_set_get_rm(dir: &Path) {
+    check(KVS, dir, &["set", "city", "Oslo"], 0, "", "");
+    check(KVS, dir, &["get", "city"], 0, "Oslo\n", "");
+    check(KVS, dir, &["set", "city", "Bergen"], 0, "", "");
+    check(KVS, dir, &["get", "city"], 0, "Bergen\n", "");
+    check(KVS, dir, &["set", "", ""], 0, "", "");
+    check(KVS, dir, &["get", ""], 0, "\n", "");
+    check(KVS, dir, &["get", "town"], 0, "Key not found\n", "");
+    check(KVS, dir, &["rm", "town"], 1, "", "Key not found\n");
+    check(KVS, dir, &["rm", "city"], 0, "", "");
+    check(KVS, dir, &["get", "city"], 0, "Key not found\n", "");
+    check(KVS, dir, &["rm", "city"], 1, "", "Key not found\n");
+}
+
+#[test]
+fn kvs_takes_the_directory_as_an_option_before_or_after_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("deep/store");
+    let store = store.to_str().unwrap();
+    check(KVS, dir.path(), &["--dir", store, "set", "k", "v"], 0, "", "");
+    check(KVS, dir.path(), &["get", "k", "--dir", store], 0, "v\n", "");
+    check(KVS, dir.path(), &["get", "k"], 0, "Key not found\n", "");
+}
+
+#[test]
+fn kvs_takes_and_prints_bytes_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = OsString::from_vec(b"k\xff\xfe".to_vec());
+    let value = OsString::from_vec(b"\x80 v\n\xff".to_vec());
+    let set = run(KVS, dir.path(), &["set".as_ref(), key.as_os_str(), value.as_os_str()]);
+    assert!(set.status.success(), "{}", text(set.stderr));
+    let get = run(KVS, dir.path(), &["get".as_ref(), key.as_os_str()]);
+    assert_eq!(get.stdout, b"\x80 v\n\xff\n");
+    check(KVS, dir.path(), &["set", "--", "-k", "--v"], 0, "", "");
+    check(KVS, dir.path(), &["get", "--", "-k"], 0, "--v\n", "");
+}
+
+#[test]
+fn second_opener_is_told_which_process_has_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    let pid = std::process::id();
+    let path = dir.path().to_str().unwrap();
+    let said = format!("{path} is open already in process {pid}\n");
+    for command in [&["set", "k", "v"][..], &["get", "k"], &["rm", "k"]] {
+        let arguments = [&["--dir", path], command].concat();
+        check(KVS, dir.path(), &arguments, 1, "", &format!("kvs: {said}"));
+    }
+    let arguments = [path, "--addr", "127.0.0.1:0"];
+    check(SERVER, dir.path(), &arguments, 1, "", &format!("kvs-server: {said}"));
+    store.close().unwrap();
+    check(KVS, dir.path(), &["set", "k", "v"], 0, "", "");
+}
+
+#[test]
+fn file_in_place_of_the_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"precious").unwrap();
+    let file = file.to_str().unwrap();
+    let said = format!("{file} is not a directory; a store is one\n");
+    let set = ["--dir", file, "set", "k", "v"];
+    check(KVS, dir.path(), &set, 1, "", &format!("kvs: {said}"));
+    let serve = [file, "--addr", "127.0.0.1:0"];
+    check(SERVER, dir.path(), &serve, 1, "", &format!("kvs-server: {said}"));
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn server_refuses_a_directory_of_another_engine() {
+    for (wrote, asked) in [("sled", "kvs"), ("kvs", "sled")] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(AnyEngine::open(dir.path(), Some(wrote), Options::new()).unwrap());
+        let path = dir.path().to_str().unwrap();
+        let arguments = [path, "--engine", asked, "--addr", "127.0.0.1:0"];
+        let said = format!(
+            "kvs-server: {path} was written by engine {wrote}, not {asked}; open it with {wrote}\n"
+        );
+        check(SERVER, dir.path(), &arguments, 1, "", &said);
+    }
+}
+
+#[test]
+fn server_says_version_engine_and_address_and_writes_its_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let addr = &server.addr;
+    assert_eq!(server.said, format!("kvs-server {VERSION}, engine kvs, listening on {addr}\n"));
+    assert_eq!(server.port_file(), format!("{}\n", addr.rsplit_once(':').unwrap().1));
+    drop(server);
+
+    #[cfg(feature = "sled")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        drop(AnyEngine::open(dir.path(), Some("sled"), Options::new()).unwrap());
+        let said = Server::start(dir.path(), &[]).said.clone();
+        assert!(said.contains("engine sled"), "{said}");
+    }
+}
+
+#[test]
+fn client_sets_gets_and_removes_on_every_engine_pool_and_durability() {
+    for arguments in [
+        &["--engine", "kvs", "--durability", "os", "--pool", "naive"][..],
+        &["--engine", "kvs", "--durability", "sync", "--pool", "rayon", "--threads", "1"],
+        &["--durability", "interval:5", "--pool", "shared-queue", "--connections-max", "2"],
+        #[cfg(feature = "sled")]
+        &["--engine", "sled", "--durability", "sync"],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(dir.path(), arguments);
+        let client = |command: &[&str], code, out: &str, err: &str| {
+            let arguments = [&["--addr", &server.addr], command].concat();
+            check(CLIENT, dir.path(), &arguments, code, out, err);
+        };
+        client(&["get", "city"], 0, "Key not found\n", "");
+        client(&["rm", "city"], 1, "", "Key not found\n");
+        client(&["set", "city", "Troms\u{f8}"], 0, "", "");
+        client(&["get", "city"], 0, "Troms\u{f8}\n", "");
+        client(&["set", "", ""], 0, "", "");
+        client(&["get", ""], 0, "\n", "");
+        client(&["rm", "city"], 0, "", "");
+        client(&["get", "city"], 0, "Key not found\n", "");
+    }
+}
+
+#[test]
+fn client_without_a_server_fails_with_the_address() {
+    // Bound for the whole test but not listening: nobody else gets this port.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    let output = run(CLIENT, Path::new("."), &["get", "k", "--addr", &addr]);
+    let said = text(output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with(&format!("kvs-client: cannot connect to {addr}: ")), "{said}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn second_server_on_the_same_address_is_refused() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(first.path(), &[]);
+    let output = run(SERVER, second.path(), &["--addr", &server.addr]);
+    let said = text(output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with(&format!("kvs-server: cannot listen on {}: ", server.addr)), "{said}");
+}
+
+/// Requests that have arrived are answered before the server ends, and what it answered is there
+/// when the store is opened again. Run on each engine by its name.
+fn check_signal_drains(engine: &str, signal: &str) {
+    const REQUEST_COUNT: usize = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--engine", engine, "--durability", "os"]);
+    let mut connection = TcpStream::connect(&server.addr).unwrap();
+    let mut requests = String::new();
+    for n in 0..REQUEST_COUNT {
+        requests.push_str(&format!("{{\"Set\":{{\"key\":\"{n}\",\"value\":\"v{n}\"}}}}\n"));
+    }
+    connection.write_all(requests.as_bytes()).unwrap();
+    // One reply says that the connection has been accepted; the rest is in the kernel or further.
+    let mut replies = BufReader::new(connection);
+    let mut reply = String::new();
+    replies.read_line(&mut reply).unwrap();
+    server.signal(signal);
+    replies.read_to_string(&mut reply).unwrap();
+    assert_eq!(reply, "{\"Ok\":null}\n".repeat(REQUEST_COUNT));
+    assert_eq!(server.ended().code(), Some(0));
+
+    let store = AnyEngine::open(dir.path(), Some(engine), Options::new()).unwrap();
+    for n in 0..REQUEST_COUNT {
+        assert_eq!(store.get(n.to_string()).unwrap(), Some(format!("v{n}")));
+    }
+}
+
+#[test]
+fn signal_drains_the_server_and_closes_the_store() {
+    check_signal_drains("kvs", "TERM");
+    check_signal_drains("kvs", "INT");
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn signal_drains_the_server_and_closes_the_store_of_sled() {
+    check_signal_drains("sled", "TERM");
+    check_signal_drains("sled", "INT");
+}
+
+/// A client that takes no replies holds up the drain; who does not want to wait asks again.
+#[test]
+fn second_signal_ends_the_server_at_once() {
+    const VALUE_LEN: usize = 16 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    let mut connection = TcpStream::connect(&server.addr).unwrap();
+    let value = "v".repeat(VALUE_LEN);
+    write!(connection, "{{\"Set\":{{\"key\":\"k\",\"value\":\"{value}\"}}}}\n").unwrap();
+    // The reply to the first, and the start of the second, which is more than sockets hold.
+    connection.write_all(b"{\"Get\":{\"key\":\"k\"}}\n").unwrap();
+    connection.read_exact(&mut [0; 100]).unwrap();
+
+    server.signal("TERM");
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.child.try_wait().unwrap(), None, "it did not wait for its client");
+    server.signal("INT");
+    assert_eq!(server.ended().code(), Some(1));
+}
+
+fn run(program: &str, dir: &Path, arguments: &[impl AsRef<OsStr>]) -> Output {
+    let child = Command::new(program)
+        .args(arguments)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Runs a program to its end, which must be as said: exit code, standard output, standard error.
+#[track_caller]
+fn check(program: &str, dir: &Path, arguments: &[&str], code: i32, out: &str, err: &str) {
+    let output = run(program, dir, arguments);
+    let found = (output.status.code(), text(output.stdout), text(output.stderr));
+    assert_eq!(found, (Some(code), out.to_owned(), err.to_owned()), "{arguments:?}");
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A running `kvs-server`, killed when dropped.
+struct Server {
+    child: Child,
+    /// Kept open: a server whose standard error is gone would be another test.
+    _stderr: BufReader<ChildStderr>,
+    /// The first line on its standard error.
+    said: String,
+    addr: String,
+    port_file: PathBuf,
+    _port_dir: tempfile::TempDir,
+}
+
+impl Server {
+    #[track_caller]
+    fn start(dir: &Path, arguments: &[&str]) -> Self {
+        let port_dir = tempfile::tempdir().unwrap();
+        let port_file = port_dir.path().join("port");
+        let mut child = Command::new(SERVER)
+            .arg(dir)
+            .args(["--addr", "127.0.0.1:0", "--port-file"])
+            .arg(&port_file)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        stderr.read_line(&mut said).unwrap();
+        let Some((_, addr)) = said.trim_end().split_once("listening on ") else {
+            panic!("the server said {said:?} and ended: {:?}", child.wait());
+        };
+        let addr = addr.to_owned();
+        Self { child, _stderr: stderr, said, addr, port_file, _port_dir: port_dir }
+    }
+
+    /// What the port file holds, as soon as it is there.
+    fn port_file(&self) -> String {
+        let started = Instant::now();
+        loop {
+            match std::fs::read_to_string(&self.port_file) {
+                Ok(port) => return port,
+                Err(error) => assert!(started.elapsed() < ENDS_WITHIN, "no port file: {error}"),
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    fn ended(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < ENDS_WITHIN, "the server did not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail if it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
