@@ -18,6 +18,8 @@ mod server;
 mod client;
 
 pub use client::KvsClient;
+mod ffi;
+
 pub use engine::KvsEngine;
 pub use error::{KvsError, Result};
 pub use options::{Durability, Options, ReadMode, WriteOptions};

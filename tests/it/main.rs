@@ -24,3 +24,6 @@ mod contract;
 mod model;
 mod model_engine;
 mod opening;
+//! The integration tests, one module per area, one binary.
+
+mod header;

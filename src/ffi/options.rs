@@ -1,0 +1,329 @@
+//! `kvs_options`: choices by number, for the store and (from 1000) for its server.
+//!
+//! An option is a row of [`NUMBERS`] or [`TEXTS`]. A new one costs a constant and a row, no symbol,
+//! and an old library refuses it by number instead of misreading it.
+
+use std::ffi::c_char;
+use std::time::Duration;
+
+use super::boundary::{
+    Failure, Outcome, boundary, boundary_or, bytes, give, lend, lend_mut, out, take_back, utf8,
+};
+use super::status::{KVS_OK, kvs_status};
+use crate::options::{
+    Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_LEN_MAX,
+};
+
+/// Longest key, in bytes.
+pub const KVS_KEY_LEN_MAX: u32 = 65_535;
+/// Longest value, in bytes (1 GiB).
+pub const KVS_VALUE_LEN_MAX: u32 = 1_073_741_824;
+
+/// Text: the engine, "kvs" or "sled". Default: what the directory holds, else "kvs".
+pub const KVS_OPT_ENGINE: i32 = 1;
+/// Number: what a returned write survives, one of KVS_DURABILITY_*.
+pub const KVS_OPT_DURABILITY: i32 = 2;
+/// Number: milliseconds between syncs with KVS_DURABILITY_INTERVAL. At least 1.
+pub const KVS_OPT_SYNC_INTERVAL_MS: i32 = 3;
+/// Number: how records are read, one of KVS_READ_*.
+pub const KVS_OPT_READ_MODE: i32 = 4;
+/// Number: 1 creates a store where there is none, 0 says KVS_ERR_NO_STORE then.
+pub const KVS_OPT_CREATE: i32 = 5;
+/// Number: 1 says KVS_ERR_STORE_EXISTS where there is a store already, 0 opens it.
+pub const KVS_OPT_EXCLUSIVE: i32 = 6;
+/// Number: milliseconds to wait for another opener to let go before KVS_ERR_LOCKED.
+pub const KVS_OPT_LOCK_TIMEOUT_MS: i32 = 7;
+/// Number: smallest size at which a segment file is sealed, in bytes.
+pub const KVS_OPT_SEGMENT_BYTES_MIN: i32 = 8;
+/// Number: largest size of a segment file, in bytes: 4096 to 134217728. A larger record has a
+/// segment of its own.
+pub const KVS_OPT_SEGMENT_BYTES_MAX: i32 = 9;
+/// Number: 1 gives dead space back in the background, 0 only in kvs_compact.
+pub const KVS_OPT_AUTO_COMPACTION: i32 = 10;
+/// Number: most bytes that background compaction copies per second; 0 sets no limit.
+pub const KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX: i32 = 11;
+
+/// Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
+/// Default: "shared-queue".
+pub const KVS_OPT_SERVER_POOL: i32 = 1000;
+/// Number: threads of the server's pool; 0 takes one per processor.
+pub const KVS_OPT_SERVER_THREADS: i32 = 1001;
+/// Number: most connections at a time; further clients get an error and are cut off.
+pub const KVS_OPT_SERVER_CONNECTIONS_MAX: i32 = 1002;
+
+/// A returned write survives the death of the process (kill -9). When power fails, what the
+/// operating system had not written yet is lost.
+pub const KVS_DURABILITY_OS: u32 = 0;
+/// As KVS_DURABILITY_OS, and power loss costs at most the last KVS_OPT_SYNC_INTERVAL_MS. The
+/// default.
+pub const KVS_DURABILITY_INTERVAL: u32 = 1;
+/// A returned write survives power loss. Writers that wait at the same time share one sync.
+pub const KVS_DURABILITY_SYNC: u32 = 2;
+
+/// Read through a mapping of the files: fastest. A disk that fails under a mapped page kills the
+/// process with SIGBUS. The default.
+pub const KVS_READ_MAPPED: u32 = 0;
+/// Read by system calls: a failing disk is a KVS_ERR_IO. Several times slower.
+pub const KVS_READ_POSITIONED: u32 = 1;
+
+/// An option whose value is a number.
+struct Number {
+    id: i32,
+    name: &'static str,
+    default: u64,
+    most: u64,
+    /// What a value must be to be at most `most`, in words.
+    must: &'static str,
+}
+
+const SWITCH: &str = "0 or 1";
+const COUNT: &str = "at most 4294967295";
+
+const NUMBERS: [Number; 12] = [
+    number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, "a KVS_DURABILITY_*"),
+    number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
+    number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, "a KVS_READ_*"),
+    number(KVS_OPT_CREATE, "KVS_OPT_CREATE", 1, 1, SWITCH),
+    number(KVS_OPT_EXCLUSIVE, "KVS_OPT_EXCLUSIVE", 0, 1, SWITCH),
+    number(KVS_OPT_LOCK_TIMEOUT_MS, "KVS_OPT_LOCK_TIMEOUT_MS", 0, U32_MAX, COUNT),
+    number(KVS_OPT_SEGMENT_BYTES_MIN, "KVS_OPT_SEGMENT_BYTES_MIN", SEGMENT_BYTES_MIN, ANY, ""),
+    number(KVS_OPT_SEGMENT_BYTES_MAX, "KVS_OPT_SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX, ANY, ""),
+    number(KVS_OPT_AUTO_COMPACTION, "KVS_OPT_AUTO_COMPACTION", 1, 1, SWITCH),
+    number(
+        KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX,
+        "KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX",
+        0,
+        ANY,
+        "",
+    ),
+    number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
+    number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
+];
+
+/// Options whose value is text.
+const TEXTS: [(i32, &str); 2] =
+    [(KVS_OPT_ENGINE, "KVS_OPT_ENGINE"), (KVS_OPT_SERVER_POOL, "KVS_OPT_SERVER_POOL")];
+
+const U32_MAX: u64 = 0xffff_ffff;
+/// Any number fits; the library proper says whether it can work.
+const ANY: u64 = u64::MAX;
+/// Far above what helps a server, and far below what a system can start.
+const THREADS_MAX: u64 = 1024;
+
+const fn number(
+    id: i32,
+    name: &'static str,
+    default: u64,
+    most: u64,
+    must: &'static str,
+) -> Number {
+    Number { id, name, default, most, must }
+}
+
+/// Choices for kvs_open and kvs_server_start, by number. Used by one thread at a time; neither
+/// function keeps or changes it, so one may serve many calls.
+#[derive(Debug, Clone)]
+pub struct kvs_options {
+    numbers: [u64; NUMBERS.len()],
+    texts: [Option<String>; TEXTS.len()],
+}
+
+impl Default for kvs_options {
+    fn default() -> Self {
+        Self { numbers: NUMBERS.map(|option| option.default), texts: [const { None }; TEXTS.len()] }
+    }
+}
+
+impl kvs_options {
+    fn set_number(&mut self, id: i32, value: u64) -> Outcome<()> {
+        let (option, place) = NUMBERS
+            .iter()
+            .zip(&mut self.numbers)
+            .find(|(option, _)| option.id == id)
+            .ok_or_else(|| not_a_number(id))?;
+        if value > option.most {
+            return Err(Failure::Invalid { argument: option.name, must: option.must });
+        }
+        *place = value;
+        Ok(())
+    }
+
+    fn number(&self, id: i32) -> Outcome<u64> {
+        let mut all = NUMBERS.iter().zip(&self.numbers);
+        let found = all.find(|(option, _)| option.id == id);
+        found.map(|(_, &value)| value).ok_or_else(|| not_a_number(id))
+    }
+
+    fn set_text(&mut self, id: i32, value: &[u8]) -> Outcome<()> {
+        let ((_, name), place) = TEXTS
+            .iter()
+            .zip(&mut self.texts)
+            .find(|((known, _), _)| *known == id)
+            .ok_or_else(|| not_a_text(id))?;
+        *place = Some(utf8(name, value)?.to_owned());
+        Ok(())
+    }
+
+    pub(super) fn text(&self, id: i32) -> Option<&str> {
+        let mut all = TEXTS.iter().zip(&self.texts);
+        let (_, text) = all.find(|((known, _), _)| *known == id)?;
+        text.as_deref()
+    }
+
+    /// The part of the choices that concerns the store.
+    pub(super) fn store_options(&self) -> Outcome<Options> {
+        let durability = match self.small(KVS_OPT_DURABILITY)? {
+            KVS_DURABILITY_OS => Durability::Os,
+            KVS_DURABILITY_SYNC => Durability::Sync,
+            _ => Durability::Interval(self.milliseconds(KVS_OPT_SYNC_INTERVAL_MS)?),
+        };
+        let read_mode = match self.small(KVS_OPT_READ_MODE)? {
+            KVS_READ_POSITIONED => ReadMode::Positioned,
+            _ => ReadMode::Mapped,
+        };
+        let bytes_per_second = self.number(KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX)?;
+        Ok(Options::new()
+            .durability(durability)
+            .read_mode(read_mode)
+            .create(self.number(KVS_OPT_CREATE)? == 1)
+            .exclusive(self.number(KVS_OPT_EXCLUSIVE)? == 1)
+            .lock_timeout(self.milliseconds(KVS_OPT_LOCK_TIMEOUT_MS)?)
+            .segment_bytes_min(self.number(KVS_OPT_SEGMENT_BYTES_MIN)?)
+            .segment_bytes_max(self.number(KVS_OPT_SEGMENT_BYTES_MAX)?)
+            .auto_compaction(self.number(KVS_OPT_AUTO_COMPACTION)? == 1)
+            .compaction_bytes_per_second_max((bytes_per_second > 0).then_some(bytes_per_second)))
+    }
+
+    /// The value of an option that `set_number` keeps within 32 bits.
+    pub(super) fn small(&self, id: i32) -> Outcome<u32> {
+        Ok(u32::try_from(self.number(id)?).unwrap_or(u32::MAX))
+    }
+
+    fn milliseconds(&self, id: i32) -> Outcome<Duration> {
+        Ok(Duration::from_millis(self.number(id)?))
+    }
+}
+
+/// Why `id` does not take or give a number.
+fn not_a_number(id: i32) -> Failure {
+    match TEXTS.iter().find(|(known, _)| *known == id) {
+        Some((_, name)) => Failure::Invalid { argument: name, must: "set as text" },
+        None => Failure::UnknownOption { id },
+    }
+}
+
+/// Why `id` does not take a text.
+fn not_a_text(id: i32) -> Failure {
+    match NUMBERS.iter().find(|option| option.id == id) {
+        Some(option) => Failure::Invalid { argument: option.name, must: "set as a number" },
+        None => Failure::UnknownOption { id },
+    }
+}
+
+/// Makes a set of options that holds the defaults.
+///
+/// Ownership: yours; give it to kvs_options_free.
+/// Returns:   NULL only if a bug was caught; kvs_last_error names it.
+/// Threads:   any; the result is for one thread at a time.
+#[unsafe(no_mangle)]
+#[must_use]
+pub extern "C" fn kvs_options_new() -> *mut kvs_options {
+    boundary_or(std::ptr::null_mut(), || give(kvs_options::default()))
+}
+
+/// Frees a set of options. NULL is allowed.
+///
+/// Threads: promises 4 and 5.
+///
+/// # Safety
+///
+/// Promises 1, 4 and 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvs_options_free(options: *mut kvs_options) {
+    // SAFETY: promises 1 and 4.
+    let options = unsafe { take_back(options) };
+    boundary_or((), || drop(options));
+}
+
+/// Sets an option that takes a number.
+///
+/// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: this library has no such option; KVS_ERR_INVALID: the
+///          option takes text, or the value cannot work (what only makes sense together with other
+///          options is checked by kvs_open); KVS_ERR_NULL.
+/// Threads: promise 5.
+///
+/// # Safety
+///
+/// Promises 1, 4 and 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvs_options_set_u64(
+    options: *mut kvs_options,
+    id: i32,
+    value: u64,
+) -> kvs_status {
+    boundary(|| {
+        // SAFETY: promises 1, 4 and 5.
+        let options = unsafe { lend_mut("options", options) }?;
+        options.set_number(id, value)?;
+        Ok(KVS_OK)
+    })
+}
+
+/// Sets an option that takes text: value_len bytes of UTF-8 at value, which are copied.
+///
+/// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: this library has no such option; KVS_ERR_INVALID: the
+///          option takes a number (a name that nothing has is found by kvs_open or
+///          kvs_server_start); KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+/// Threads: promise 5.
+///
+/// # Safety
+///
+/// Promises 1, 2, 4 and 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvs_options_set_str(
+    options: *mut kvs_options,
+    id: i32,
+    value: *const c_char,
+    value_len: usize,
+) -> kvs_status {
+    boundary(|| {
+        // SAFETY: promises 1, 4 and 5.
+        let options = unsafe { lend_mut("options", options) }?;
+        // SAFETY: promise 2.
+        let value = unsafe { bytes("value", value.cast(), value_len) }?;
+        options.set_text(id, value)?;
+        Ok(KVS_OK)
+    })
+}
+
+/// Stores the value of an option that takes a number; in a fresh set, its default.
+///
+/// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: this library has no such option; KVS_ERR_INVALID: the
+///          option takes text; KVS_ERR_NULL.
+/// Threads: promise 5.
+///
+/// # Safety
+///
+/// Promises 1, 3, 4 and 5.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvs_options_get_u64(
+    options: *const kvs_options,
+    id: i32,
+    value: *mut u64,
+) -> kvs_status {
+    boundary(|| {
+        // SAFETY: promise 3.
+        let value = unsafe { out("value", value, 0) }?;
+        // SAFETY: promises 1, 4 and 5.
+        let options = unsafe { lend("options", options) }?;
+        *value = options.number(id)?;
+        Ok(KVS_OK)
+    })
+}
+
+// The header says these in its own numbers.
+const _: () = {
+    assert!(KEY_LEN_MAX == 65_535 && KVS_KEY_LEN_MAX == 65_535);
+    assert!(VALUE_LEN_MAX == 1 << 30 && KVS_VALUE_LEN_MAX == 1 << 30);
+    assert!(SEGMENT_BYTES_MAX == 134_217_728);
+};
