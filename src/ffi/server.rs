@@ -1,13 +1,10 @@
 //! `kvs_server`: the bundled TCP server, inside the caller's process, on a store it has open.
 //!
-//! The handle holds its own handle of the engine, so store and server may be freed in either order.
-//! Which thread pool serves is chosen by name at start and forgotten: behind [`Running`] all three
-//! are the same.
+//! The server holds its own handle of the engine, so store and server may be freed in either order.
 
 use std::ffi::{c_char, c_void};
-use std::net::SocketAddr;
 use std::time::Duration;
-use std::{fmt, mem, ptr, thread};
+use std::{mem, ptr, thread};
 
 use super::boundary::{
     Failure, Outcome, Room, boundary, boundary_or, give, lend, out, take_back, text,
@@ -18,31 +15,25 @@ use super::options::{
 };
 use super::status::{KVS_OK, KVS_TIMEOUT, KVS_TOO_SMALL, kvs_status};
 use super::store::{AnyEngine, kvs_store};
-use crate::error::Result;
 use crate::server::{KvServer, ServerOptions};
-use crate::thread_pool::{NaiveThreadPool, RayonThreadPool, SharedQueueThreadPool, ThreadPool};
+use crate::thread_pool::AnyThreadPool;
 
 /// As a time to wait: without end.
 pub const KVS_WAIT_FOREVER: u32 = 0xffff_ffff;
 
 /// A server that was started. All calls on it may be made from any thread at once, kvs_server_free
 /// excepted.
+#[derive(Debug)]
 pub struct kvs_server {
-    server: Box<dyn Running>,
+    server: AnyServer,
     born: Generation,
 }
 
-impl fmt::Debug for kvs_server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("kvs_server")
-            .field("address", &self.server.address())
-            .finish_non_exhaustive()
-    }
-}
+type AnyServer = KvServer<AnyEngine, AnyThreadPool>;
 
 impl kvs_server {
-    fn running(&self) -> Outcome<&dyn Running> {
-        if self.born.is_past() { Err(Failure::Forked) } else { Ok(&*self.server) }
+    fn running(&self) -> Outcome<&AnyServer> {
+        if self.born.is_past() { Err(Failure::Forked) } else { Ok(&self.server) }
     }
 }
 
@@ -51,27 +42,6 @@ const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<kvs_server>();
 };
-
-/// A server on whichever pool.
-trait Running: Send + Sync {
-    fn address(&self) -> SocketAddr;
-    fn stop(&self, drain: Duration) -> Result<()>;
-    fn wait(&self, at_most: Option<Duration>) -> Result<bool>;
-}
-
-impl<P: ThreadPool> Running for KvServer<AnyEngine, P> {
-    fn address(&self) -> SocketAddr {
-        self.local_addr()
-    }
-
-    fn stop(&self, drain: Duration) -> Result<()> {
-        KvServer::stop(self, drain)
-    }
-
-    fn wait(&self, at_most: Option<Duration>) -> Result<bool> {
-        KvServer::wait(self, at_most)
-    }
-}
 
 /// Starts a server on an open store, in threads of its own. When this returns KVS_OK it is
 /// listening. Other programs reach the store through it, for example with kvs-client; this one goes
@@ -114,31 +84,17 @@ pub unsafe extern "C" fn kvs_server_start(
     })
 }
 
-fn start(engine: &AnyEngine, address: &str, options: &kvs_options) -> Outcome<Box<dyn Running>> {
-    match options.text(KVS_OPT_SERVER_POOL).unwrap_or("shared-queue") {
-        "shared-queue" => start_on::<SharedQueueThreadPool>(engine, address, options),
-        "rayon" => start_on::<RayonThreadPool>(engine, address, options),
-        "naive" => start_on::<NaiveThreadPool>(engine, address, options),
-        _ => Err(Failure::Invalid {
-            argument: "KVS_OPT_SERVER_POOL",
-            must: "\"shared-queue\", \"rayon\" or \"naive\"",
-        }),
-    }
-}
-
-fn start_on<P: ThreadPool>(
-    engine: &AnyEngine,
-    address: &str,
-    options: &kvs_options,
-) -> Outcome<Box<dyn Running>> {
+fn start(engine: &AnyEngine, address: &str, options: &kvs_options) -> Outcome<AnyServer> {
     let threads = match options.small(KVS_OPT_SERVER_THREADS)? {
         0 => thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
         threads => threads,
     };
+    let pool_name = options.text(KVS_OPT_SERVER_POOL).unwrap_or("shared-queue");
+    let pool = AnyThreadPool::named(pool_name, threads)?;
     let connections_max = options.small(KVS_OPT_SERVER_CONNECTIONS_MAX)?;
     let server_options = ServerOptions::new()
         .connections_max(usize::try_from(connections_max).unwrap_or(usize::MAX));
-    Ok(Box::new(KvServer::start(engine.clone(), P::new(threads)?, address, server_options)?))
+    Ok(KvServer::start(engine.clone(), pool, address, server_options)?)
 }
 
 /// Copies the address that a server listens on, as "IP:PORT" with the real port and a zero byte at
@@ -168,7 +124,7 @@ pub unsafe extern "C" fn kvs_server_address(
         let mut room = unsafe { Room::new("dst", dst.cast::<c_void>(), capacity) }?;
         // SAFETY: promises 1 and 4.
         let server = unsafe { lend("server", server) }?;
-        let mut address = server.running()?.address().to_string();
+        let mut address = server.running()?.local_addr().to_string();
         *text_len = address.len();
         address.push('\0');
         Ok(if room.fill(address.as_bytes()) { KVS_OK } else { KVS_TOO_SMALL })
@@ -190,7 +146,7 @@ pub unsafe extern "C" fn kvs_server_port(server: *const kvs_server, port: *mut u
         let port = unsafe { out("port", port, 0) }?;
         // SAFETY: promises 1 and 4.
         let server = unsafe { lend("server", server) }?;
-        *port = server.running()?.address().port();
+        *port = server.running()?.local_addr().port();
         Ok(KVS_OK)
     })
 }

@@ -1,0 +1,233 @@
+/* Who outlives what: buffers, handles, threads, processes. */
+#include "harness.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A buffer outlives the overwrite of its key, a compaction, the close and the store itself. */
+static void buffer_outlives_its_store(const char *dir) {
+    kvs_store *store = open_store(dir);
+    kvs_buf *buf = NULL;
+    int i;
+
+    CHECK_OK(kvs_set(store, BYTES("city"), BYTES("Oslo")));
+    CHECK_OK(kvs_get(store, BYTES("city"), &buf));
+    for (i = 0; i < 1000; i++) CHECK_OK(kvs_set(store, BYTES("city"), BYTES("Bergen")));
+    CHECK_OK(kvs_compact(store));
+    CHECK_OK(kvs_close(store));
+    kvs_store_free(store);
+
+    CHECK_NUMBER(4, kvs_buf_len(buf));
+    CHECK(memcmp(kvs_buf_data(buf), "Oslo", 4) == 0);
+    kvs_buf_free(buf);
+}
+
+/* What the threads of the next phase share. */
+typedef struct race {
+    kvs_store *store;
+    int closed_seen; /* Changed by many threads: only with __atomic builtins. */
+} race;
+
+/* Works on the store until it is closed by somebody else, and then makes sure it stays closed. */
+static void *use_until_closed(void *argument) {
+    race *race = argument;
+    uint32_t i;
+
+    for (i = 0;; i++) {
+        uint32_t key = i % 64, value[4] = {key, key, key, key}, found[4];
+        size_t len = 0;
+        uint64_t count;
+        kvs_buf *buf = NULL;
+        kvs_status status;
+
+        switch (i % 5) {
+        case 0: status = kvs_set(race->store, &key, sizeof key, value, sizeof value); break;
+        case 1: status = kvs_get(race->store, &key, sizeof key, &buf); break;
+        case 2:
+            status = kvs_get_into(race->store, &key, sizeof key, found, sizeof found, &len);
+            if (status == KVS_OK) CHECK(len == sizeof found && found[0] == key && found[3] == key);
+            break;
+        case 3: status = kvs_remove(race->store, &key, sizeof key); break;
+        default: status = kvs_len(race->store, &count); break;
+        }
+        kvs_buf_free(buf);
+        if (status == KVS_ERR_CLOSED) break;
+        if (!CHECK(status == KVS_OK || status == KVS_NOT_FOUND)) {
+            fail(__FILE__, __LINE__, "%s: %s", kvs_status_name(status), kvs_last_error());
+            break;
+        }
+    }
+    CHECK_STATUS(KVS_ERR_CLOSED, kvs_sync(race->store));
+    __atomic_add_fetch(&race->closed_seen, 1, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+static void *close_too(void *store) {
+    CHECK_OK(kvs_close(store));
+    return NULL;
+}
+
+/* The scenario that other bindings leave out because it crashes: close in the middle of everything,
+ * from two threads at once. */
+static void close_is_safe_while_others_work(const char *dir) {
+    enum { THREADS = 4 };
+    int round;
+
+    for (round = 0; round < rounds(200); round++) {
+        pthread_t threads[THREADS], closer;
+        race race = {NULL, 0};
+        int i;
+
+        race.store = open_store(dir);
+        if (race.store == NULL) return;
+        for (i = 0; i < THREADS; i++)
+            CHECK(pthread_create(&threads[i], NULL, use_until_closed, &race) == 0);
+        usleep((useconds_t)(round % 8) * 200);
+        CHECK(pthread_create(&closer, NULL, close_too, race.store) == 0);
+        CHECK_OK(kvs_close(race.store));
+        CHECK(pthread_join(closer, NULL) == 0);
+        for (i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK_NUMBER(THREADS, __atomic_load_n(&race.closed_seen, __ATOMIC_SEQ_CST));
+        kvs_store_free(race.store);
+    }
+}
+
+static void *fail_elsewhere(void *argument) {
+    kvs_store *store = argument;
+    CHECK(strcmp(kvs_last_error(), "") == 0);
+    CHECK_FAILS(KVS_ERR_NULL, "value", kvs_set(store, "k", 1, NULL, 1));
+    return NULL;
+}
+
+static void each_thread_has_its_own_last_error(const char *dir) {
+    kvs_store *store = open_store(dir);
+    pthread_t thread;
+
+    CHECK_FAILS(KVS_ERR_NULL, "key", kvs_set(store, NULL, 1, "v", 1));
+    CHECK(pthread_create(&thread, NULL, fail_elsewhere, store) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(strstr(kvs_last_error(), "key") != NULL);
+    kvs_store_free(store);
+}
+
+/* Child: every call on the parent's handles is refused; frees release memory and nothing else. */
+static void check_in_child(kvs_store *store, kvs_server *server, kvs_buf *buf) {
+    kvs_server *started = NULL;
+    kvs_buf *found = NULL;
+    char room[64];
+    size_t len;
+    uint64_t count;
+    uint16_t port;
+
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_get(store, BYTES("k"), &found));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_get_into(store, BYTES("k"), room, 8, &len));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_contains(store, BYTES("k")));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_set(store, BYTES("k"), BYTES("child")));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_remove(store, BYTES("k")));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_len(store, &count));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_sync(store));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_compact(store));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_start(store, "127.0.0.1:0", NULL, &started));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_address(server, room, sizeof room, &len));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_port(server, &port));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_wait(server, 0));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_stop(server, 0));
+    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_close(store));
+    CHECK(kvs_buf_len(buf) == 4 && memcmp(kvs_buf_data(buf), "Oslo", 4) == 0);
+    kvs_buf_free(buf);
+    kvs_server_free(server);
+    kvs_store_free(store);
+}
+
+static void forked_child_is_refused_and_harms_nothing(const char *dir) {
+    kvs_store *store = open_store(dir);
+    kvs_server *server = NULL;
+    kvs_buf *buf = NULL;
+    char printed[1024];
+    int round;
+
+    CHECK_OK(kvs_set(store, BYTES("k"), BYTES("Oslo")));
+    CHECK_OK(kvs_get(store, BYTES("k"), &buf));
+    CHECK_OK(kvs_server_start(store, "127.0.0.1:0", NULL, &server));
+    for (round = 0; round < 5; round++) {
+        const int before = failures_now();
+        pid_t child;
+        fflush(NULL);
+        child = fork();
+        if (child == 0) {
+            alarm(20); /* A hang must be a failure, not a hang. */
+            check_in_child(store, server, buf);
+            child_end(before);
+        }
+        CHECK_CHILD(child);
+        /* The parent goes on: it can write, its lock holds, its server runs. */
+        CHECK_OK(kvs_set(store, &round, sizeof round, BYTES("v")));
+        CHECK_OK(kvs_sync(store));
+        open_elsewhere(dir, printed, sizeof printed);
+        CHECK(strncmp(printed, "KVS_ERR_LOCKED", 14) == 0);
+        CHECK_STATUS(KVS_TIMEOUT, kvs_server_wait(server, 0));
+    }
+    CHECK_VALUE(store, "k", "Oslo");
+    CHECK_OK(kvs_server_stop(server, 1000));
+    kvs_server_free(server);
+    kvs_buf_free(buf);
+    CHECK_OK(kvs_close(store));
+    kvs_store_free(store);
+}
+
+/* Acknowledged writes of a killed process are there afterwards, and nothing is that was not sent. */
+static void killed_writers_acknowledged_writes_survive(const char *dir) {
+    uint32_t highest = 0, i;
+    int round;
+
+    for (round = 0; round < 10; round++) {
+        int output = -1;
+        uint32_t acknowledged = 0, count = 0;
+        uint64_t len = 0;
+        kvs_options *options = engine_options();
+        kvs_store *store = NULL;
+        pid_t child = start_child("--child-write", dir, &output);
+
+        while (count < (uint32_t)(20 + 13 * round) &&
+               read(output, &acknowledged, sizeof acknowledged) == sizeof acknowledged)
+            count++;
+        CHECK(kill(child, SIGKILL) == 0);
+        while (read(output, &acknowledged, sizeof acknowledged) == sizeof acknowledged) count++;
+        CHECK(waitpid(child, NULL, 0) == child);
+        close(output);
+        CHECK(count > 0 && acknowledged == count - 1);
+        if (acknowledged > highest) highest = acknowledged;
+
+        CHECK_OK(kvs_options_set_u64(options, KVS_OPT_LOCK_TIMEOUT_MS, 5000));
+        if (CHECK_OK(kvs_open(dir, options, &store))) {
+            for (i = 0; i <= highest; i++) {
+                uint32_t value = 0;
+                size_t value_len = 0;
+                CHECK_OK(kvs_get_into(store, &i, sizeof i, &value, sizeof value, &value_len));
+                CHECK(value_len == sizeof value && value == i);
+            }
+            /* One more may have been written and not acknowledged. */
+            CHECK_OK(kvs_len(store, &len));
+            CHECK(len == highest + 1 || len == highest + 2);
+            if (len == highest + 2) highest++;
+        }
+        kvs_options_free(options);
+        kvs_store_free(store);
+    }
+}
+
+const phase lifetimes_phases[] = {
+    {"buffer_outlives_its_store", PLAIN, buffer_outlives_its_store},
+    {"close_is_safe_while_others_work", PLAIN, close_is_safe_while_others_work},
+    {"each_thread_has_its_own_last_error", PLAIN, each_thread_has_its_own_last_error},
+    {"forked_child_is_refused_and_harms_nothing", FORKS,
+     forked_child_is_refused_and_harms_nothing},
+    {"killed_writers_acknowledged_writes_survive", FORKS,
+     killed_writers_acknowledged_writes_survive},
+    {NULL, PLAIN, NULL},
+};
