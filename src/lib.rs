@@ -1,5 +1,52 @@
-//! An embeddable key-value store.
+//! kvs: an embeddable key-value store.
+//!
+//! A store is a directory. Open it with [`KvStore`] (our own log-structured engine), with
+//! `SledKvsEngine`, or with [`AnyEngine`], which chooses by name or by what the directory holds.
+//! All of them keep one contract, [`KvsEngine`], and everything above is written against it: the
+//! server, which a program starts inside its own process on the store it has open, the C library
+//! and the Python package.
+//!
+//! ```
+//! use kvs::{KvStore, KvsEngine};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let store = KvStore::open(dir.path())?;
+//! store.set("no".to_owned(), "Oslo".to_owned())?;
+//! assert_eq!(store.get("no".to_owned())?, Some("Oslo".to_owned()));
+//! store.remove("no".to_owned())?;
+//! assert_eq!(store.get("no".to_owned())?, None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a returned write survives
+//!
+//! | [`Durability`] | survives | costs |
+//! |---|---|---|
+//! | `Os` | the death of the process (`kill -9`) | one shared `pwrite` |
+//! | `Interval(d)`, default, 500 ms | as `Os`; power loss costs at most the last `d` | the same |
+//! | `Sync` | power loss | one shared `fdatasync` |
+//!
+//! After any crash the state is a prefix of the order of writes that holds at least everything that
+//! was durable.
+//!
+//! # Serving the open store
+//!
+//! ```
+//! use kvs::thread_pool::{SharedQueueThreadPool, ThreadPool};
+//! use kvs::{KvStore, KvsClient, KvsEngine, KvServer, ServerOptions};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let store = KvStore::open(dir.path())?;
+//! let pool = SharedQueueThreadPool::new(2)?;
+//! let server = KvServer::start(store.clone(), pool, "127.0.0.1:0", ServerOptions::new())?;
+//!
+//! let mut client = KvsClient::connect(server.local_addr())?;
+//! client.set("from".to_owned(), "afar".to_owned())?;
+//! assert_eq!(store.get("from".to_owned())?, Some("afar".to_owned()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+// In reading order: what everyone says, the contract, the engines, and what is built on them.
 pub mod error;
 pub mod options;
 mod sync;
@@ -8,8 +55,13 @@ mod value;
 mod engine;
 mod write_batch;
 
-mod engine_dir;
 mod store;
+
+mod engine_dir;
+#[cfg(feature = "sled")]
+mod sled_engine;
+
+mod any_engine;
 
 pub mod thread_pool;
 
@@ -17,25 +69,21 @@ mod server;
 
 mod client;
 
-pub use client::KvsClient;
 mod ffi;
 
+pub use any_engine::{AnyEngine, ENGINE_NAMES};
+pub use client::KvsClient;
 pub use engine::KvsEngine;
 pub use error::{KvsError, Result};
 pub use options::{Durability, Options, ReadMode, WriteOptions};
-pub use store::{KvStore, Stats};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
-mod sled_engine;
-
-mod any_engine;
-
-pub use any_engine::{AnyEngine, ENGINE_NAMES};
-pub use engine::KvsEngine;
-pub use error::{KvsError, Result};
-pub use options::{Durability, Options, ReadMode, WriteOptions};
-#[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;
-pub use store::KvStore;
+pub use store::{KvStore, Stats};
 pub use value::Value;
 pub use write_batch::{BatchOp, Write, WriteBatch, WriteDone};
+
+/// The code of the README, compiled and run by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
