@@ -148,6 +148,7 @@ impl KvStore {
             return Err(KvsError::NoStore { path: dir });
         }
         disk.create_dir_all(&dir)?;
+        recovery::check_dir(&*disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
         let recovered = recovery::recover(&disk, &dir, &options)?;
         let core = Arc::new(Core::new(&disk, dir, options, recovered, lock));
@@ -359,6 +360,7 @@ impl Core {
                 match self.compactor.compact_some(&sync_log, &stop) {
                     Ok(true) if !stop() => {}
                     Ok(_) => break,
+                    Err(_) if stop() => break,
                     Err(error) => {
                         let mut kept = self.background_error.lock();
                         if kept.is_none() {

@@ -20,8 +20,6 @@ pub(crate) enum Name {
     Manifest(u64),
     /// A log of the first implementation: digits and `.log`.
     OldLog,
-    /// One of the two files that every sled directory has; one alone proves nothing.
-    Sled,
     /// Not ours.
     Other,
 }
@@ -29,9 +27,6 @@ pub(crate) enum Name {
 impl Name {
     pub(crate) fn parse(name: &OsStr) -> Self {
         let Some(name) = name.to_str() else { return Self::Other };
-        if name == "conf" || name == "db" {
-            return Self::Sled;
-        }
         if let Some(n) = name.strip_prefix("MANIFEST-").and_then(number) {
             return Self::Manifest(n);
         }
@@ -108,6 +103,5 @@ mod tests {
             assert_eq!(Name::parse(OsStr::new(name)), Name::Other, "{name}");
         }
         assert_eq!(Name::parse(OsStr::new("17.log")), Name::OldLog);
-        assert_eq!(Name::parse(OsStr::new("conf")), Name::Sled);
     }
 }

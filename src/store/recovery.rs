@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
+use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
@@ -33,7 +34,7 @@ use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
 use crate::store::record::{self, BatchPlace, Footer, Kind, Record, Salt};
-use crate::store::segment::{HEADER_LEN, Origin, Segment, SegmentHeader, Step};
+use crate::store::segment::{FORMAT, HEADER_LEN, Origin, Segment, SegmentHeader, Step};
 use crate::store::segments::{Look, Segments};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
 
@@ -51,7 +52,7 @@ pub(crate) struct Recovered {
     pub(crate) tails_cut: u64,
 }
 
-/// Opens the store in `dir`, which is locked, or makes one.
+/// Opens the store in `dir`, which is locked and was checked by [`check_dir`], or makes one.
 pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Recovered> {
     let files = disk.list(dir)?;
     let (number, manifest) = match Manifest::find(&**disk, dir, &files)? {
@@ -59,7 +60,7 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Re
             return Err(KvsError::StoreExists { path: dir.to_path_buf() });
         }
         Some(found) => found,
-        None => (1, new_store(&**disk, dir, &files, options)?),
+        None => (1, new_store(&**disk, dir)?),
     };
     let mut recovery =
         Recovery { disk: Arc::clone(disk), dir: dir.to_path_buf(), manifest, number, tails_cut: 0 };
@@ -68,28 +69,29 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Re
     recovery.load(options, seqno_max, &files)
 }
 
-/// Writes the first manifest of a store, unless the directory is somebody else's.
-fn new_store(
-    disk: &dyn Disk,
-    dir: &Path,
-    files: &[OsString],
-    options: &Options,
-) -> Result<Manifest> {
-    let count = |wanted: Name| files.iter().filter(|name| Name::parse(name) == wanted).count();
-    let path = dir.to_path_buf();
-    if count(Name::Sled) == 2 {
-        return Err(KvsError::WrongEngine { path, found: "sled", asked: "kvs" });
+/// Refuses a directory in which there is no store and none is to be made: it is another engine's,
+/// of the first implementation, or the options say so. Changes nothing.
+pub(crate) fn check_dir(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<()> {
+    let files = disk.list(dir)?;
+    if !Manifest::numbers(&files).is_empty() {
+        return Ok(());
     }
-    if count(Name::OldLog) > 0 {
-        return Err(KvsError::UnsupportedFormat { path, found: 0, supported: 1 });
+    let path = dir.to_path_buf();
+    if let Some(found @ engine_dir::SLED) = engine_dir::engine_in(dir) {
+        return Err(KvsError::WrongEngine { path, found, asked: engine_dir::KVS });
+    }
+    if files.iter().any(|name| Name::parse(name) == Name::OldLog) {
+        return Err(KvsError::UnsupportedFormat { path, found: 0, supported: FORMAT });
     }
     if let Some(id) = files.iter().find_map(segment_id) {
         let path = names::segment(dir, id);
         return Err(KvsError::corrupt(&path, 0, "there is a segment, but no manifest beside it"));
     }
-    if !options.create {
-        return Err(KvsError::NoStore { path });
-    }
+    if options.create { Ok(()) } else { Err(KvsError::NoStore { path }) }
+}
+
+/// Writes the first manifest of a store.
+fn new_store(disk: &dyn Disk, dir: &Path) -> Result<Manifest> {
     let manifest = Manifest::new(disk.random(), disk.random());
     manifest.write(disk, dir, 1)?;
     Ok(manifest)

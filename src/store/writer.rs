@@ -117,14 +117,8 @@ enum Reply {
     Call(WriteDone),
 }
 
-impl Reply {
-    fn send(self, outcome: Result<()>) {
-        match self {
-            Self::Ticket(ticket) => ticket.tell(Turn::Done(outcome)),
-            Self::Call(done) => done(outcome),
-        }
-    }
-}
+/// Calls to make when neither lane nor lead is held any more: they may write, or close the store.
+type Calls = Vec<(WriteDone, Result<()>)>;
 
 /// What a waiting thread is to do.
 enum Turn {
@@ -167,8 +161,6 @@ struct Queue {
     leading: bool,
     /// Whether the committer thread is the one who was told to.
     committer_leads: bool,
-    /// Whether the committer thread has ended.
-    committer_ended: bool,
     waiting: VecDeque<Request>,
 }
 
@@ -209,8 +201,13 @@ struct Unsynced {
 }
 
 const OPEN: u8 = 0;
-const POISONED: u8 = 1;
-const CLOSED: u8 = 2;
+/// What is queued is still done, and nothing more is taken.
+const CLOSING: u8 = 1;
+const POISONED: u8 = 2;
+const CLOSED: u8 = 3;
+
+/// How often `close` looks whether the queue has run dry.
+const CLOSE_POLL: Duration = Duration::from_micros(100);
 
 /// Counters for statistics.
 #[derive(Debug, Default)]
@@ -295,6 +292,7 @@ impl Writer {
 
     /// Does `op` and returns when it is published, and durable if `op` or the store asks for it.
     pub(crate) fn write(&self, op: &Op<'_>) -> Result<()> {
+        self.check_open()?;
         if let Some(leadership) = self.try_lead() {
             let outcome = self.lead_alone(op);
             drop(leadership);
@@ -316,13 +314,13 @@ impl Writer {
     /// Hands `op` over; `done` is called when it is done, by whichever thread leads then. Needs a
     /// thread in [`Writer::run_committer`].
     pub(crate) fn write_then(&self, op: &Op<'_>, done: WriteDone) {
-        let request = Request { op: QueuedOp::new(op), reply: Reply::Call(done) };
+        let op = QueuedOp::new(op);
         let mut queue = self.queue.lock();
-        if queue.committer_ended {
+        if let Err(error) = self.check_open() {
             drop(queue);
-            return request.reply.send(Err(KvsError::Closed));
+            return done(Err(error));
         }
-        queue.waiting.push_back(request);
+        queue.waiting.push_back(Request { op, reply: Reply::Call(done) });
         if !queue.leading {
             queue.leading = true;
             queue.committer_leads = true;
@@ -334,16 +332,16 @@ impl Writer {
     /// The life of the committer thread: leads when only operations wait that no thread waits for.
     /// Returns when the writer is closed.
     pub(crate) fn run_committer(&self) {
-        loop {
+        while self.state() != CLOSED {
             self.commit_wanted.wait(None);
-            if std::mem::take(&mut self.queue.lock().committer_leads) {
-                self.lead_queue();
-            }
-            let mut queue = self.queue.lock();
-            if self.is_closed() && !queue.committer_leads {
-                queue.committer_ended = true;
-                return;
-            }
+            self.lead_for_committer();
+        }
+    }
+
+    /// Leads if the committer thread was told to.
+    fn lead_for_committer(&self) {
+        if std::mem::take(&mut self.queue.lock().committer_leads) {
+            self.lead_queue();
         }
     }
 
@@ -376,30 +374,44 @@ impl Writer {
         let leadership = Leadership(self);
         let mut lane = self.lane.lock();
         let requests = std::mem::take(&mut self.queue.lock().waiting);
+        let mut calls = Calls::new();
         let mut replies = Vec::with_capacity(requests.len());
         let mut sync = self.durability == Durability::Sync;
         for Request { op, reply } in requests {
             let entries = op.entries();
             // A group lies in one segment; what does not fit begins the next one.
             if !lane.staged.is_empty() && !lane.fits(&entries) {
-                self.finish(&mut lane, &mut replies, sync);
+                self.finish(&mut lane, &mut replies, sync, &mut calls);
             }
             sync |= op.sync;
             replies.push((reply, self.stage(&mut lane, op.kind, &entries, true)));
         }
-        self.finish(&mut lane, &mut replies, sync);
+        self.finish(&mut lane, &mut replies, sync, &mut calls);
         drop(lane);
         drop(leadership);
+        for (done, outcome) in calls {
+            done(outcome);
+        }
     }
 
-    /// Commits what is staged and tells everyone how it went.
-    fn finish(&self, lane: &mut Lane, replies: &mut Vec<(Reply, Result<()>)>, sync: bool) {
+    /// Commits what is staged and tells every waiting thread how it went.
+    fn finish(
+        &self,
+        lane: &mut Lane,
+        replies: &mut Vec<(Reply, Result<()>)>,
+        sync: bool,
+        calls: &mut Calls,
+    ) {
         let committed = self.commit(lane, sync);
         for (reply, outcome) in replies.drain(..) {
-            reply.send(match &committed {
+            let outcome = match &committed {
                 Ok(()) => outcome,
                 Err(error) => Err(again(error)),
-            });
+            };
+            match reply {
+                Reply::Ticket(ticket) => ticket.tell(Turn::Done(outcome)),
+                Reply::Call(done) => calls.push((done, outcome)),
+            }
         }
     }
 
@@ -411,7 +423,11 @@ impl Writer {
         entries: &[Entry<'_>],
         grouped: bool,
     ) -> Result<()> {
-        self.check_open()?;
+        match self.state() {
+            OPEN | CLOSING => {}
+            POISONED => return Err(KvsError::Poisoned),
+            _ => return Err(KvsError::Closed),
+        }
         if !lane.fits(entries) {
             self.rotate(lane, entries)?;
         }
@@ -680,20 +696,24 @@ impl Writer {
         self.seal(&mut lane)
     }
 
-    /// Makes everything durable and refuses all later writes. A second call does nothing.
+    /// Takes no more writes, does what is queued, and makes everything durable. A second call does
+    /// nothing.
     pub(crate) fn close(&self) -> Result<()> {
-        let mut lane = self.lane.lock();
-        let state = self.state();
-        if state == CLOSED {
-            return Ok(());
+        let order = Ordering::AcqRel;
+        let _ = self.state.compare_exchange(OPEN, CLOSING, order, Ordering::Acquire);
+        while self.queue.lock().leading {
+            // The committer may be the caller, or may have had no chance to run yet.
+            self.lead_for_committer();
+            std::thread::sleep(CLOSE_POLL);
         }
-        let closed = if state == POISONED {
-            Err(KvsError::Poisoned)
-        } else {
-            self.seal(&mut lane).and_then(|()| {
+        let mut lane = self.lane.lock();
+        let closed = match self.state() {
+            CLOSED => return Ok(()),
+            POISONED => Err(KvsError::Poisoned),
+            _ => self.seal(&mut lane).and_then(|()| {
                 let _lane = self.sync_lane.lock();
                 if self.unsynced.lock().segments.is_empty() { Ok(()) } else { self.sync_round() }
-            })
+            }),
         };
         // Release: pairs with the Acquire in `state`.
         self.state.store(CLOSED, Ordering::Release);
@@ -703,13 +723,14 @@ impl Writer {
     }
 
     fn poison(&self) {
-        let order = Ordering::AcqRel;
-        let _ = self.state.compare_exchange(OPEN, POISONED, order, Ordering::Acquire);
+        // Release: pairs with the Acquire in `state`. Closed stays closed.
+        let poisoned = |state| (state < POISONED).then_some(POISONED);
+        let _ = self.state.fetch_update(Ordering::Release, Ordering::Acquire, poisoned);
         log::error!("{}: no more writes: an append or a sync failed", self.dir.display());
     }
 
     fn state(&self) -> u8 {
-        // Acquire: pairs with the Release in `close` and in `poison`.
+        // Acquire: pairs with the Releases in `close` and in `poison`.
         self.state.load(Ordering::Acquire)
     }
 

@@ -797,6 +797,8 @@ fn a_hundred_servers_on_one_port_leave_no_thread_and_no_descriptor() {
     in_own_process(test, "", || {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
+        // The first write opens the first segment.
+        store.set("n".to_owned(), "0".to_owned()).unwrap();
         let start = |addr: String| {
             let pool = SharedQueueThreadPool::new(2).unwrap();
             KvServer::start(store.clone(), pool, addr, ServerOptions::new()).unwrap()
