@@ -109,13 +109,8 @@ impl Table {
 
     /// Slots from the home of `kept` on, each once, round the end, with their words.
     #[inline]
-    fn probe(&self, kept: u32) -> impl Iterator<Item = (usize, u64)> {
-        let home = self.home(kept);
-        let (front, back) = self.words.split_at(home);
-        let indices = (home..self.words.len()).chain(0..home);
-        // Acquire: pairs with the Release in `Change::store`, so that the record a word points at
-        // can be read.
-        back.iter().chain(front).zip(indices).map(|(word, i)| (i, word.load(Ordering::Acquire)))
+    fn probe(&self, kept: u32) -> Probe<'_> {
+        Probe { words: &self.words, next: self.home(kept), left: self.words.len() }
     }
 
     #[inline]
@@ -124,6 +119,26 @@ impl Table {
             .take_while(|(_, word)| *word != EMPTY)
             .filter(move |(_, word)| word >> Location::BITS == hash.tag() && *word != DELETED)
             .map(|(index, word)| (index, Location::from_bits(word)))
+    }
+}
+
+struct Probe<'t> {
+    words: &'t [AtomicU64],
+    next: usize,
+    left: usize,
+}
+
+impl Iterator for Probe<'_> {
+    type Item = (usize, u64);
+
+    #[inline]
+    fn next(&mut self) -> Option<(usize, u64)> {
+        self.left = self.left.checked_sub(1)?;
+        let index = self.next;
+        self.next = if index + 1 == self.words.len() { 0 } else { index + 1 };
+        // Acquire: pairs with the Release in `Change::store`, so that the record a word points at
+        // can be read.
+        self.words.get(index).map(|word| (index, word.load(Ordering::Acquire)))
     }
 }
 
@@ -273,7 +288,7 @@ impl Change<'_> {
 
     #[inline]
     fn store(&self, index: usize, word: u64) {
-        // Release: pairs with the Acquire in `Table::probe`.
+        // Release: pairs with the Acquire in `Probe::next`.
         let slot = self.table.words.get(index).expect("within the capacity");
         slot.store(word, Ordering::Release);
     }
