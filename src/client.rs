@@ -1,9 +1,9 @@
 //! A client of the server, for one thread at a time.
 //!
 //! It keeps its connection. A connection that the server has closed meanwhile (it was restarted, or
-//! closes silent connections) is noticed *before* a request is sent, and replaced by a new one. Once
-//! a request has been sent nothing is tried again, since the server may have done it: the caller
-//! gets the error and decides, and the next call connects anew.
+//! closes silent connections) is noticed *before* a request is sent, and replaced by a new one.
+//! Once a request has been sent nothing is tried again, since the server may have done it: the
+//! caller gets the error and decides, and the next call connects anew.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -31,7 +31,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// assert_eq!(client.get("no".to_owned())?.as_deref(), Some("Oslo"));
 /// # Ok::<(), kvs::KvsError>(())
 /// ```
-#[derive(Debug)]
 pub struct KvsClient {
     /// The address as it was given, for messages.
     addr: String,
@@ -172,6 +171,13 @@ impl KvsClient {
             _ => source,
         };
         KvsError::Net { op, addr: self.addr.clone(), source }
+    }
+}
+
+impl fmt::Debug for KvsClient {
+    /// The address only: keys and values do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KvsClient({})", self.addr)
     }
 }
 

@@ -84,7 +84,8 @@ pub struct KvServer<E: KvsEngine, P: ThreadPool> {
 impl<E: KvsEngine, P: ThreadPool> KvServer<E, P> {
     /// Listens on `addr` and serves `engine` by jobs on `pool`, which becomes the server's own.
     /// When this returns, clients can connect. Port 0 asks for any free port, see
-    /// [`KvServer::local_addr`]. An address that an earlier server has just left can be taken again.
+    /// [`KvServer::local_addr`]. An address that an earlier server has just left can be taken
+    /// again.
     ///
     /// # Errors
     ///

@@ -145,14 +145,17 @@ impl<E: KvsEngine> Connection<E> {
 
     /// Notes that there is something to do; whether the caller must start a job for it.
     pub(super) fn wake(&self) -> bool {
-        // AcqRel: the job sees what was done before its connection was woken.
-        match self.turn.compare_exchange(IDLE, BUSY, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(_) => {
-                let woken =
-                    self.turn.compare_exchange(BUSY, AGAIN, Ordering::AcqRel, Ordering::Acquire);
-                // Its job has ended between the two looks: then this is the wake that starts one.
-                woken == Err(IDLE) && self.wake()
+        let swap = |from, to| {
+            // AcqRel: the job sees what was done before its connection was woken.
+            self.turn.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+        };
+        loop {
+            if swap(IDLE, BUSY).is_ok() {
+                return true;
+            }
+            // If its job has ended between the two looks, this is the wake that starts one.
+            if swap(BUSY, AGAIN) != Err(IDLE) {
+                return false;
             }
         }
     }

@@ -66,14 +66,12 @@ impl Scanner {
     /// Takes one byte; whether it ends the value.
     fn step(&mut self, byte: u8) -> Result<bool, &'static str> {
         match (self.place, byte) {
-            (Place::InString, b'"') => self.place = Place::Outside,
-            (Place::InString, b'\\') => self.place = Place::Escaped,
             (Place::InString | Place::Escaped, 0..=0x1f) => {
                 return Err("control character in a string; escape it");
             }
-            (Place::InString, _) => {}
-            (Place::Escaped, _) => self.place = Place::InString,
-            (Place::Outside, b'"') => self.place = Place::InString,
+            (Place::InString, b'\\') => self.place = Place::Escaped,
+            (Place::InString, b'"') => self.place = Place::Outside,
+            (Place::Outside, b'"') | (Place::Escaped, _) => self.place = Place::InString,
             (Place::Outside, b'{' | b'[') => {
                 self.depth += 1;
                 if self.depth > REQUEST_DEPTH_MAX {
@@ -85,12 +83,18 @@ impl Scanner {
                 self.depth = self.depth.saturating_sub(1);
                 return Ok(self.depth == 0);
             }
-            (Place::Outside, b' ' | b'\t' | b'\r' | b'\n' | b':' | b',' | b'+' | b'-' | b'.') => {}
-            (Place::Outside, letter_or_digit) if letter_or_digit.is_ascii_alphanumeric() => {}
-            (Place::Outside, _) => return Err("not JSON"),
+            (Place::Outside, byte) if !is_filling(byte) => return Err("not JSON"),
+            (Place::InString | Place::Outside, _) => {}
         }
         Ok(false)
     }
+}
+
+/// Whether `byte` can be part of a JSON value outside strings, brackets aside: white space,
+/// separators, numbers and words.
+fn is_filling(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b':' | b',' | b'+' | b'-' | b'.')
+        || byte.is_ascii_alphanumeric()
 }
 
 #[cfg(test)]

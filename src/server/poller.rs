@@ -248,12 +248,13 @@ impl<E: KvsEngine, P: ThreadPool> EventLoop<E, P> {
     }
 }
 
-/// Tells a client that was accepted with the reserve descriptor why it is closed, as far as that can
-/// be done without waiting. It would otherwise wait for ever, and the listener be ready for ever.
+/// Tells a client that was accepted with the reserve descriptor why it is closed, as far as that
+/// can be done without waiting. It would otherwise wait for ever, and the listener be ready for
+/// ever.
 fn refuse(mut stream: TcpStream) {
     let error = b"{\"Err\":\"the server has no descriptor to spare; try again later\"}\n";
     let mut unread = [0; 1024];
-    // Each step is worth trying whatever became of the one before; the client sees the end at least.
+    // Each step is worth trying whatever became of the one before; the end at least arrives.
     let _ = stream.set_nonblocking(true);
     let _ = stream.write_all(error);
     let _ = stream.shutdown(Shutdown::Write);

@@ -52,8 +52,8 @@ impl WriteRun {
             waker: waker.clone(),
         });
         for (index, write) in writes.into_iter().enumerate() {
-            let mut ticket = Ticket { run: Arc::clone(&run), index, outcome: None };
-            let done = Box::new(move |outcome| ticket.outcome = Some(outcome));
+            let ticket = Ticket { run: Arc::clone(&run), index, outcome: None };
+            let done = Box::new(move |outcome| ticket.settle(outcome));
             // A panicking engine drops the ticket, which then says so.
             let handed = panic::catch_unwind(AssertUnwindSafe(|| engine.write_then(write, done)));
             if handed.is_err() {
@@ -78,6 +78,12 @@ struct Ticket {
     run: Arc<WriteRun>,
     index: usize,
     outcome: Outcome,
+}
+
+impl Ticket {
+    fn settle(mut self, outcome: Result<()>) {
+        self.outcome = Some(outcome);
+    }
 }
 
 impl Drop for Ticket {

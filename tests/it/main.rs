@@ -5,6 +5,8 @@
     clippy::unwrap_used,
     reason = "tests fail by panicking, and helpers are not seen as tests by these lints"
 )]
+//! The integration tests, in one binary: one link, one run.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod cli;
 mod contract;

@@ -91,9 +91,15 @@ fn every_split_of_the_bytes_gives_the_same_replies() {
         get("a"),
         r#"{"Ping":{}}"#.to_owned(),
     ];
-    let one_by_one = "{\"Ok\":null}\n{\"Ok\":\"x\\\"}{\"}\n{\"Err\":\"unknown variant `Fly`, expected \
-        one of `Set`, `Get`, `Remove`, `Ping` at line 1 column 6\"}\n{\"Ok\":null}\n{\"Ok\":null}\n\
-        {\"Ok\":null}\n";
+    let one_by_one = concat!(
+        "{\"Ok\":null}\n",
+        "{\"Ok\":\"x\\\"}{\"}\n",
+        "{\"Err\":\"unknown variant `Fly`, expected one of `Set`, `Get`, `Remove`, `Ping` ",
+        "at line 1 column 6\"}\n",
+        "{\"Ok\":null}\n",
+        "{\"Ok\":null}\n",
+        "{\"Ok\":null}\n",
+    );
     for durability in [Durability::Os, Durability::Sync] {
         let dir = tempfile::tempdir().unwrap();
         let fixture = Fixture::of("shared-queue", 2, ServerOptions::new(), |_| {
@@ -176,6 +182,34 @@ fn fifty_persistent_clients_share_two_threads() {
     }
 }
 
+/// A connection that always has more to do gives way after each turn.
+#[test]
+fn a_flood_from_one_client_does_not_starve_another() {
+    for pool in ["shared-queue", "rayon"] {
+        let fixture = Fixture::with(pool, 1, ServerOptions::new());
+        let mut flood = fixture.connect();
+        let mut sender = flood.stream.try_clone().unwrap();
+        let sending = thread::spawn(move || {
+            let requests = (get("k") + "\n").repeat(10_000);
+            while sender.write_all(requests.as_bytes()).is_ok() {}
+        });
+        let reading = thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while flood.stream.read(&mut chunk).is_ok_and(|len| len > 0) {}
+            let _ = flood.stream.shutdown(Shutdown::Both);
+        });
+        thread::sleep(Duration::from_millis(50));
+        let mut other = fixture.connect();
+        for _ in 0..20 {
+            assert_eq!(other.ask(&set("other", "v")), OK, "{pool}");
+        }
+        assert!(!sending.is_finished(), "{pool}: the flood was over");
+        fixture.server.stop(PATIENCE).unwrap();
+        sending.join().unwrap();
+        reading.join().unwrap();
+    }
+}
+
 /// One error line that says why, then the end of the stream: never a reset, a hang or silence.
 #[test]
 fn what_is_not_our_protocol_gets_one_error_and_a_close() {
@@ -202,7 +236,7 @@ fn what_is_not_our_protocol_gets_one_error_and_a_close() {
         let mut client = fixture.connect();
         client.send(bytes);
         // More than one read takes, so that unread input is there when the server has answered.
-        let _ = client.stream.write_all(&[b'x'; 100_000]);
+        let _ = client.stream.write_all(&vec![b'x'; 100_000]);
         let replies = client.read_to_end();
         assert!(replies.starts_with(reply), "{bytes:?}: {replies}");
         assert_eq!(replies.matches('\n').count(), 1, "{bytes:?}: {replies}");
@@ -234,7 +268,7 @@ fn requests_that_are_not_ours_are_refused_and_the_connection_goes_on() {
         (r#"{"Get":{"key":7}}"#, "invalid type"),
         (r#"{"Get":{"key":"k","binary":true}}"#, "unknown field `binary`"),
         (r#"{"Set":{"key":"k"}}"#, "missing field `value`"),
-        (r#"{}"#, "expected value"),
+        ("{}", "expected value"),
     ] {
         let reply = client.ask(request);
         assert!(reply.starts_with("{\"Err\":\"") && reply.contains(reason), "{request}: {reply}");
@@ -468,7 +502,7 @@ fn silence_and_slow_requests_end_by_deadline_and_idleness_does_not() {
 #[test]
 fn a_client_that_does_not_read_is_not_read_from_and_loses_nothing() {
     let fixture = Fixture::with("shared-queue", 2, ServerOptions::new().output_bytes_max(100_000));
-    fixture.engine.set_bytes(b"k", &[b'v'; 50_000]).unwrap();
+    fixture.engine.set_bytes(b"k", &vec![b'v'; 50_000]).unwrap();
     let mut client = fixture.connect();
     client.stream.set_nonblocking(true).unwrap();
     // Padded, so that the buffers of the kernel hold hundreds of them rather than a million.
@@ -507,7 +541,7 @@ fn a_client_that_does_not_read_is_not_read_from_and_loses_nothing() {
 fn a_client_that_takes_nothing_is_cut_off_and_others_do_not_notice() {
     let options = ServerOptions::new().stall_timeout(Duration::from_millis(200));
     let fixture = Fixture::with("shared-queue", 2, options);
-    fixture.engine.set_bytes(b"k", &[b'v'; 1 << 20]).unwrap();
+    fixture.engine.set_bytes(b"k", &vec![b'v'; 1 << 20]).unwrap();
     let mut stalled = fixture.connect();
     stalled.send((get("k") + "\n").repeat(50));
     let mut other = fixture.connect();
@@ -904,20 +938,20 @@ fn client_finds_a_server_that_was_restarted() {
 #[test]
 fn client_tells_silence_from_nonsense_and_from_a_closed_connection() {
     type Check = fn(&KvsError) -> bool;
+    fn is_protocol(error: &KvsError) -> bool {
+        matches!(error, KvsError::Protocol { .. })
+    }
+    fn is_end(error: &KvsError) -> bool {
+        matches!(error, KvsError::Net { source, .. } if source.kind() == ErrorKind::UnexpectedEof)
+    }
+    fn is_late(error: &KvsError) -> bool {
+        matches!(error, KvsError::Net { source, .. } if source.kind() == ErrorKind::TimedOut)
+    }
     let cases: [(&str, &'static [u8], Check); 4] = [
-        ("garbage", b"HTTP/1.1 400 Bad Request\r\n", |error| {
-            matches!(error, KvsError::Protocol { .. })
-        }),
-        ("half a reply", b"{\"Ok\":", |error| matches!(error, KvsError::Protocol { .. })),
-        ("nothing, then the end", b"", |error| {
-            matches!(error, KvsError::Net { source, .. }
-                if source.kind() == ErrorKind::UnexpectedEof)
-        }),
-        (
-            "silence",
-            b"wait",
-            |error| matches!(error, KvsError::Net { source, .. } if source.kind() == ErrorKind::TimedOut),
-        ),
+        ("garbage", b"HTTP/1.1 400 Bad Request\r\n", is_protocol),
+        ("half a reply", b"{\"Ok\":", is_protocol),
+        ("nothing, then the end", b"", is_end),
+        ("silence", b"wait", is_late),
     ];
     for (name, answer, is_right) in cases {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

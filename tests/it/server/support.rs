@@ -60,7 +60,7 @@ impl<E: KvsEngine> Fixture<E> {
         Client::connect(self.addr())
     }
 
-    /// Sends `bytes`, half-closes, and returns everything that comes back: what the first clients do.
+    /// Sends `bytes`, half-closes, and returns everything that comes back, as the first clients do.
     #[track_caller]
     pub(super) fn exchange(&self, bytes: &[u8]) -> String {
         let mut client = self.connect();
