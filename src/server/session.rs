@@ -348,13 +348,14 @@ impl Session {
         self.replies_count += 1;
     }
 
-    /// Ends a reply, or leaves that open if it may be the only one.
+    /// Ends a reply, or leaves that open if it may be the only one. Input never ends before every
+    /// whole request in it is answered, so the end of the stream is always still to come here.
     fn end_reply(&mut self, first: bool) {
         self.replies_count += 1;
-        match self.end {
-            Some(InputEnd::ByClient) if first && self.input.is_empty() => {}
-            None if first && self.input.is_empty() => self.newline_owed = true,
-            _ => self.output.tail().push(b'\n'),
+        if first && self.input.is_empty() {
+            self.newline_owed = true;
+        } else {
+            self.output.tail().push(b'\n');
         }
     }
 
