@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     const VALUES: [&str; 7] = [
-        r#"{}"#,
+        "{}",
         r#"{"Get":{"key":"k"}}"#,
         r#"{"Get":{"key":"}{][\"\\"}}"#,
         "{\n\t\"Set\": {\"key\": \"\\u0041\", \"value\": -1.5e+3}\r}",

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn json_that_is_no_request_is_told_from_what_is_not_json() {
         for unknown in [
-            r#"{}"#,
+            "{}",
             r#"{"Fly":{}}"#,
             r#"{"Get":{}}"#,
             r#"{"Get":{"key":1}}"#,
