@@ -2,7 +2,6 @@
 //! it when they start. It carries the ABI number, not the version of the crate, so a library with
 //! the same ABI can take the place of the one a program was linked with. Nothing else is done at
 //! build time; the header is committed and a test keeps it current.
-#![expect(clippy::print_stdout, reason = "cargo reads it")]
 
 use std::env;
 

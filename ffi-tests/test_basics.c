@@ -48,6 +48,7 @@ static void defaults_of_options_can_be_read(const char *dir) {
         {KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX, 0},
         {KVS_OPT_SERVER_THREADS, 0},
         {KVS_OPT_SERVER_CONNECTIONS_MAX, 1024},
+        {KVS_OPT_SERVER_LISTEN_FD, KVS_NO_FD},
     };
     kvs_options *options = kvs_options_new();
     size_t i;

@@ -78,7 +78,7 @@ static void close_is_safe_while_others_work(const char *dir) {
     enum { THREADS = 4 };
     int round;
 
-    for (round = 0; round < rounds(200); round++) {
+    for (round = 0; round < rounds(100); round++) {
         pthread_t threads[THREADS], closer;
         race race = {NULL, 0};
         int i;

@@ -200,7 +200,7 @@ static void paths_that_are_no_directory_are_refused(const char *dir) {
     write_file(file, "text", 4);
     CHECK_FAILS(KVS_ERR_NOT_A_DIRECTORY, file, kvs_open(file, options, &store));
     CHECK(kvs_open(path_in(file, "below"), options, &store) < 0);
-    CHECK(kvs_open("", options, &store) < 0);
+    CHECK_FAILS(KVS_ERR_INVALID, "path_utf8", kvs_open("", options, &store));
     CHECK_FAILS(KVS_ERR_NOT_UTF8, "path_utf8",
                 kvs_open(path_in(dir, "\xc3("), options, &store));
     CHECK(store == NULL);

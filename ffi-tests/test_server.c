@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -171,6 +172,38 @@ static void every_pool_serves(const char *dir) {
     kvs_store_free(store);
 }
 
+static void a_socket_that_listens_can_be_handed_over(const char *dir) {
+    kvs_store *store = open_store(dir);
+    kvs_options *options = kvs_options_new();
+    kvs_server *server = NULL;
+    struct sockaddr_in at;
+    socklen_t at_len = sizeof at;
+    int client, fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    memset(&at, 0, sizeof at);
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(bind(fd, (struct sockaddr *)&at, sizeof at) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)&at, &at_len) == 0);
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_LISTEN_FD, (uint64_t)fd));
+    CHECK_FAILS(KVS_ERR_INVALID, "listener", kvs_server_start(store, "", options, &server));
+
+    CHECK(listen(fd, 5) == 0);
+    CHECK_OK(kvs_server_start(store, "", options, &server));
+    CHECK_NUMBER(ntohs(at.sin_port), port_of(server));
+    close(fd); /* The server has its own. */
+    client = dial(ntohs(at.sin_port));
+    CHECK_REPLY(client, "{\"Get\":{\"key\":\"k\"}}\n", "{\"Ok\":null}");
+    close(client);
+    kvs_server_free(server);
+
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_LISTEN_FD, 1000000));
+    CHECK_FAILS(KVS_ERR_NET, "1000000", kvs_server_start(store, "", options, &server));
+    CHECK_NUMBER(EBADF, kvs_last_os_error());
+    kvs_options_free(options);
+    kvs_store_free(store);
+}
+
 static void connections_over_the_limit_are_told_so(const char *dir) {
     kvs_store *store = open_store(dir);
     kvs_options *options = kvs_options_new();
@@ -214,6 +247,8 @@ static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
     CHECK_OK(kvs_server_stop(server, 1000));
     CHECK_OK(kvs_server_stop(server, 1000));
     kvs_server_free(server);
+    /* What the store opens for its first write is not the server's. */
+    CHECK_OK(kvs_set(store, BYTES("k"), BYTES("first")));
     threads = entries_in("/proc/self/task");
     files = entries_in("/proc/self/fd");
     for (round = 0; round < rounds(100); round++) {
@@ -222,13 +257,18 @@ static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
         if (server == NULL) break;
         fd = dial(port);
         CHECK_REPLY(fd, "{\"Set\":{\"key\":\"k\",\"value\":\"v\"}}\n", "{\"Ok\":null}");
+        /* Now and then the client is still there, and is told by the end of its input. */
+        if (round % 20 != 0) close(fd);
         CHECK_OK(kvs_server_stop(server, 1000));
         CHECK_STATUS(KVS_OK, kvs_server_wait(server, 0));
-        CHECK(at_end(fd));
-        close(fd);
+        if (round % 20 == 0) {
+            CHECK(at_end(fd));
+            close(fd);
+        }
         kvs_server_free(server);
     }
-    CHECK_NUMBER(threads, entries_in("/proc/self/task"));
+    /* sled starts and ends threads of its own as it sees fit. */
+    if (engine_is("kvs")) CHECK_NUMBER(threads, entries_in("/proc/self/task"));
     CHECK_NUMBER(files, entries_in("/proc/self/fd"));
     CHECK_VALUE(store, "k", "v");
     kvs_store_free(store);
@@ -354,6 +394,7 @@ const phase server_phases[] = {
     {"address_tells_the_real_port", PLAIN, address_tells_the_real_port},
     {"addresses_that_cannot_work_are_refused", PLAIN, addresses_that_cannot_work_are_refused},
     {"every_pool_serves", PLAIN, every_pool_serves},
+    {"a_socket_that_listens_can_be_handed_over", PLAIN, a_socket_that_listens_can_be_handed_over},
     {"connections_over_the_limit_are_told_so", PLAIN, connections_over_the_limit_are_told_so},
     {"server_restarts_on_its_port_and_leaks_nothing", PLAIN,
      server_restarts_on_its_port_and_leaks_nothing},

@@ -182,6 +182,13 @@ extern "C" {
 #define KVS_OPT_SERVER_CONNECTIONS_MAX 1002
 
 /**
+ * Number: a descriptor that listens already, such as one from a service manager, to be used
+ * instead of the address. It must be open when kvs_server_start is called, which duplicates it
+ * and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
+ */
+#define KVS_OPT_SERVER_LISTEN_FD 1003
+
+/**
  * A returned write survives the death of the process (kill -9). When power fails, what the
  * operating system had not written yet is lost.
  */
@@ -208,6 +215,11 @@ extern "C" {
  * Read by system calls: a failing disk is a KVS_ERR_IO. Several times slower.
  */
 #define KVS_READ_POSITIONED 1
+
+/**
+ * In KVS_OPT_SERVER_LISTEN_FD: none.
+ */
+#define KVS_NO_FD 4294967295
 
 /**
  * As a time to wait: without end.
@@ -533,8 +545,9 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  * Returns:   KVS_OK; KVS_ERR_LOCKED: it is open already; KVS_ERR_NOT_A_DIRECTORY;
  *            KVS_ERR_NO_STORE and KVS_ERR_STORE_EXISTS, if the options ask for that;
  *            KVS_ERR_WRONG_ENGINE; KVS_ERR_FORMAT; KVS_ERR_CORRUPT; KVS_ERR_UNSUPPORTED: no
- *            engine has that name; KVS_ERR_INVALID: an option cannot work; KVS_ERR_PERMISSION;
- *            KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+ *            engine has that name; KVS_ERR_INVALID: an option cannot work, or the path is
+ *            empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD;
+ *            KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
  *
  * # Safety
@@ -748,14 +761,15 @@ KVS_API void kvs_buf_free(kvs_buf *buf);
  * on using the store as before.
  *
  * address is "IP:PORT"; with port 0 the system chooses one, which kvs_server_port tells. There is
- * no authentication, so a loopback address is the safe choice. options may be NULL for the
- * defaults; those that are for stores are not looked at.
+ * no authentication, so a loopback address is the safe choice. With KVS_OPT_SERVER_LISTEN_FD the
+ * address may be anything but NULL. options may be NULL for the defaults; those that are for
+ * stores are not looked at.
  *
  * Ownership: *server is yours; give it to kvs_server_free. It may outlive the store's handle. NULL
  *            is stored on failure.
  * Returns:   KVS_OK; KVS_ERR_NET: the address is no address or cannot be listened on;
- *            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_POISONED;
- *            KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+ *            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_CLOSED;
+ *            KVS_ERR_POISONED; KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
  *
  * # Safety

@@ -119,7 +119,7 @@ pub(super) fn boundary(body: impl FnOnce() -> Outcome) -> kvs_status {
     let status = failure.status();
     // `KeyNotFound` is an answer here, and answers leave the text of the last failure alone.
     if status < 0 {
-        file_last_error(failure.to_string(), failure.os_error());
+        file_last_error(&failure.to_string(), failure.os_error());
     }
     status
 }
@@ -127,7 +127,7 @@ pub(super) fn boundary(body: impl FnOnce() -> Outcome) -> kvs_status {
 /// As [`boundary`], for functions without a status: `body`'s result, or `otherwise` if it panics.
 pub(super) fn boundary_or<R>(otherwise: R, body: impl FnOnce() -> R) -> R {
     caught(body).unwrap_or_else(|text| {
-        file_last_error(Failure::Panic { text }.to_string(), None);
+        file_last_error(&Failure::Panic { text }.to_string(), None);
         otherwise
     })
 }

@@ -50,6 +50,10 @@ pub const KVS_OPT_SERVER_POOL: i32 = 1000;
 pub const KVS_OPT_SERVER_THREADS: i32 = 1001;
 /// Number: most connections at a time; further clients get an error and are cut off.
 pub const KVS_OPT_SERVER_CONNECTIONS_MAX: i32 = 1002;
+/// Number: a descriptor that listens already, such as one from a service manager, to be used
+/// instead of the address. It must be open when kvs_server_start is called, which duplicates it
+/// and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
+pub const KVS_OPT_SERVER_LISTEN_FD: i32 = 1003;
 
 /// A returned write survives the death of the process (kill -9). When power fails, what the
 /// operating system had not written yet is lost.
@@ -66,23 +70,28 @@ pub const KVS_READ_MAPPED: u32 = 0;
 /// Read by system calls: a failing disk is a KVS_ERR_IO. Several times slower.
 pub const KVS_READ_POSITIONED: u32 = 1;
 
+/// In KVS_OPT_SERVER_LISTEN_FD: none.
+pub const KVS_NO_FD: u32 = 0xffff_ffff;
+
 /// An option whose value is a number.
 struct Number {
     id: i32,
     name: &'static str,
     default: u64,
-    most: u64,
-    /// What a value must be to be at most `most`, in words.
+    max: u64,
+    /// What a value must be to be at most `max`, in words.
     must: &'static str,
 }
 
+const DURABILITY: &str = "a KVS_DURABILITY_*";
+const READ_MODE: &str = "a KVS_READ_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 12] = [
-    number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, "a KVS_DURABILITY_*"),
+const NUMBERS: [Number; 13] = [
+    number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
-    number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, "a KVS_READ_*"),
+    number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
     number(KVS_OPT_CREATE, "KVS_OPT_CREATE", 1, 1, SWITCH),
     number(KVS_OPT_EXCLUSIVE, "KVS_OPT_EXCLUSIVE", 0, 1, SWITCH),
     number(KVS_OPT_LOCK_TIMEOUT_MS, "KVS_OPT_LOCK_TIMEOUT_MS", 0, U32_MAX, COUNT),
@@ -98,6 +107,7 @@ const NUMBERS: [Number; 12] = [
     ),
     number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
     number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
+    number(KVS_OPT_SERVER_LISTEN_FD, "KVS_OPT_SERVER_LISTEN_FD", U32_MAX, U32_MAX, COUNT),
 ];
 
 /// Options whose value is text.
@@ -110,14 +120,8 @@ const ANY: u64 = u64::MAX;
 /// Far above what helps a server, and far below what a system can start.
 const THREADS_MAX: u64 = 1024;
 
-const fn number(
-    id: i32,
-    name: &'static str,
-    default: u64,
-    most: u64,
-    must: &'static str,
-) -> Number {
-    Number { id, name, default, most, must }
+const fn number(id: i32, name: &'static str, default: u64, max: u64, must: &'static str) -> Number {
+    Number { id, name, default, max, must }
 }
 
 /// Choices for kvs_open and kvs_server_start, by number. Used by one thread at a time; neither
@@ -141,7 +145,7 @@ impl kvs_options {
             .zip(&mut self.numbers)
             .find(|(option, _)| option.id == id)
             .ok_or_else(|| not_a_number(id))?;
-        if value > option.most {
+        if value > option.max {
             return Err(Failure::Invalid { argument: option.name, must: option.must });
         }
         *place = value;
@@ -174,12 +178,16 @@ impl kvs_options {
     pub(super) fn store_options(&self) -> Outcome<Options> {
         let durability = match self.small(KVS_OPT_DURABILITY)? {
             KVS_DURABILITY_OS => Durability::Os,
+            KVS_DURABILITY_INTERVAL => {
+                Durability::Interval(self.milliseconds(KVS_OPT_SYNC_INTERVAL_MS)?)
+            }
             KVS_DURABILITY_SYNC => Durability::Sync,
-            _ => Durability::Interval(self.milliseconds(KVS_OPT_SYNC_INTERVAL_MS)?),
+            _ => return Err(Failure::Invalid { argument: "KVS_OPT_DURABILITY", must: DURABILITY }),
         };
         let read_mode = match self.small(KVS_OPT_READ_MODE)? {
+            KVS_READ_MAPPED => ReadMode::Mapped,
             KVS_READ_POSITIONED => ReadMode::Positioned,
-            _ => ReadMode::Mapped,
+            _ => return Err(Failure::Invalid { argument: "KVS_OPT_READ_MODE", must: READ_MODE }),
         };
         let bytes_per_second = self.number(KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX)?;
         Ok(Options::new()

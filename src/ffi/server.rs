@@ -3,18 +3,24 @@
 //! The server holds its own handle of the engine, so store and server may be freed in either order.
 
 use std::ffi::{c_char, c_void};
+use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
-use std::{mem, ptr, thread};
+use std::{io, mem, ptr, thread};
 
 use super::boundary::{
     Failure, Outcome, Room, boundary, boundary_or, give, lend, out, take_back, text,
 };
 use super::fork::Generation;
 use super::options::{
-    KVS_OPT_SERVER_CONNECTIONS_MAX, KVS_OPT_SERVER_POOL, KVS_OPT_SERVER_THREADS, kvs_options,
+    KVS_NO_FD, KVS_OPT_SERVER_CONNECTIONS_MAX, KVS_OPT_SERVER_LISTEN_FD, KVS_OPT_SERVER_POOL,
+    KVS_OPT_SERVER_THREADS, kvs_options,
 };
 use super::status::{KVS_OK, KVS_TIMEOUT, KVS_TOO_SMALL, kvs_status};
-use super::store::{AnyEngine, kvs_store};
+use super::store::kvs_store;
+use crate::any_engine::AnyEngine;
+use crate::engine::KvsEngine;
+use crate::error::KvsError;
 use crate::server::{KvServer, ServerOptions};
 use crate::thread_pool::AnyThreadPool;
 
@@ -48,14 +54,15 @@ const _: () = {
 /// on using the store as before.
 ///
 /// address is "IP:PORT"; with port 0 the system chooses one, which kvs_server_port tells. There is
-/// no authentication, so a loopback address is the safe choice. options may be NULL for the
-/// defaults; those that are for stores are not looked at.
+/// no authentication, so a loopback address is the safe choice. With KVS_OPT_SERVER_LISTEN_FD the
+/// address may be anything but NULL. options may be NULL for the defaults; those that are for
+/// stores are not looked at.
 ///
 /// Ownership: *server is yours; give it to kvs_server_free. It may outlive the store's handle. NULL
 ///            is stored on failure.
 /// Returns:   KVS_OK; KVS_ERR_NET: the address is no address or cannot be listened on;
-///            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_POISONED;
-///            KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+///            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_CLOSED;
+///            KVS_ERR_POISONED; KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads:   any.
 ///
 /// # Safety
@@ -78,7 +85,11 @@ pub unsafe extern "C" fn kvs_server_start(
         let address = unsafe { text("address", address) }?;
         // SAFETY: promises 1, 4 and 5.
         let options = unsafe { options.as_ref() }.cloned().unwrap_or_default();
-        let running = store.write(|engine| start(engine, address, &options))?;
+        // A server on a closed store could only refuse: `len` says so now.
+        let running = store.write(|engine| {
+            engine.len()?;
+            start(engine, address, &options)
+        })?;
         *server = give(kvs_server { server: running, born: Generation::now() });
         Ok(KVS_OK)
     })
@@ -94,7 +105,22 @@ fn start(engine: &AnyEngine, address: &str, options: &kvs_options) -> Outcome<An
     let connections_max = options.small(KVS_OPT_SERVER_CONNECTIONS_MAX)?;
     let server_options = ServerOptions::new()
         .connections_max(usize::try_from(connections_max).unwrap_or(usize::MAX));
-    Ok(KvServer::start(engine.clone(), pool, address, server_options)?)
+    let server = match options.small(KVS_OPT_SERVER_LISTEN_FD)? {
+        KVS_NO_FD => KvServer::start(engine.clone(), pool, address, server_options),
+        fd => KvServer::start_on(engine.clone(), pool, listener(fd)?, server_options),
+    };
+    Ok(server?)
+}
+
+/// A listener of our own on the socket behind `fd`.
+fn listener(fd: u32) -> Outcome<TcpListener> {
+    let refused =
+        |source| KvsError::Net { op: "listen on", addr: format!("descriptor {fd}"), source };
+    let raw = i32::try_from(fd).map_err(|_| refused(io::Error::from_raw_os_error(libc::EBADF)))?;
+    // SAFETY: not -1, and open as the option's text asks of the caller; if it is not, duplicating
+    // it is refused by the system.
+    let theirs = unsafe { BorrowedFd::borrow_raw(raw) };
+    Ok(TcpListener::from(theirs.try_clone_to_owned().map_err(refused)?))
 }
 
 /// Copies the address that a server listens on, as "IP:PORT" with the real port and a zero byte at

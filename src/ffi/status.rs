@@ -159,7 +159,7 @@ thread_local! {
 
 /// Keeps what is known about a failure for `kvs_last_error` on this thread. On a thread that is
 /// being torn down there is no place left, and nothing is kept.
-pub(super) fn file_last_error(text: String, os_error: Option<i32>) {
+pub(super) fn file_last_error(text: &str, os_error: Option<i32>) {
     // A text with a zero byte in it would end there; none of ours has one.
     let text = Cow::Owned(CString::new(text.replace('\0', "?")).unwrap_or_default());
     let os_error = os_error.unwrap_or(0);

@@ -17,7 +17,7 @@ use super::buffer::kvs_buf;
 use super::fork::{self, Generation};
 use super::options::{KVS_OPT_ENGINE, kvs_options};
 use super::status::{KVS_NOT_FOUND, KVS_OK, KVS_TOO_SMALL, kvs_status};
-pub(super) use crate::KvStore as AnyEngine;
+use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::KvsError;
 
@@ -84,8 +84,9 @@ const _: () = {
 /// Returns:   KVS_OK; KVS_ERR_LOCKED: it is open already; KVS_ERR_NOT_A_DIRECTORY;
 ///            KVS_ERR_NO_STORE and KVS_ERR_STORE_EXISTS, if the options ask for that;
 ///            KVS_ERR_WRONG_ENGINE; KVS_ERR_FORMAT; KVS_ERR_CORRUPT; KVS_ERR_UNSUPPORTED: no
-///            engine has that name; KVS_ERR_INVALID: an option cannot work; KVS_ERR_PERMISSION;
-///            KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+///            engine has that name; KVS_ERR_INVALID: an option cannot work, or the path is
+///            empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD;
+///            KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads:   any.
 ///
 /// # Safety
@@ -102,10 +103,17 @@ pub unsafe extern "C" fn kvs_open(
         // SAFETY: promise 3.
         let store = unsafe { out("store", store, ptr::null_mut()) }?;
         // SAFETY: promise 2.
-        let path = Path::new(unsafe { text("path_utf8", path_utf8) }?);
+        let path = unsafe { text("path_utf8", path_utf8) }?;
+        if path.is_empty() {
+            // Nearly always a setting that was not read; the current directory is ".".
+            return Err(Failure::Invalid {
+                argument: "path_utf8",
+                must: "the path of a directory",
+            });
+        }
         // SAFETY: promises 1, 4 and 5.
         let options = unsafe { options.as_ref() };
-        *store = give(open(path, &options.cloned().unwrap_or_default())?);
+        *store = give(open(Path::new(path), &options.cloned().unwrap_or_default())?);
         Ok(KVS_OK)
     })
 }
@@ -113,8 +121,7 @@ pub unsafe extern "C" fn kvs_open(
 fn open(path: &Path, options: &kvs_options) -> Outcome<kvs_store> {
     keep_panics_quiet();
     fork::watch().map_err(|error| KvsError::io("watch for forks of the user of", path, error))?;
-    let _ = options.text(KVS_OPT_ENGINE);
-    let engine = AnyEngine::open_with(path, options.store_options()?)?;
+    let engine = AnyEngine::open(path, options.text(KVS_OPT_ENGINE), options.store_options()?)?;
     Ok(kvs_store::new(engine))
 }
 

@@ -202,7 +202,7 @@ fn os_error_is_filed_with_the_failure() {
 
 #[test]
 fn texts_with_zero_bytes_arrive_whole() {
-    file_last_error("a\0b".to_owned(), None);
+    file_last_error("a\0b", None);
     assert_eq!(last_error(), "a?b");
 }
 
