@@ -1,0 +1,117 @@
+# One target per thing a person does. `make help` lists them; CI runs `make test` and nothing else.
+#
+# Every target sets itself up: the Python environment lives in target/venv, Debian packages are
+# installed by name where this is root and named in a message where it is not (.ci/need).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+# One build directory for everything, wherever make is called from.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+CARGO := cargo
+VENV := target/venv
+EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
+
+# What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
+# profile; libkvs, and what is built on it, in release.
+STEPS := fmt clippy tidy features doc rust-test doctest examples ffi header-matrix valgrind \
+	python readme deny bench-build
+
+.PHONY: help demo test bench lib venv header $(STEPS)
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client talks to them
+	@$(MAKE) --no-print-directory -C ffi-tests demo
+	@$(VENV)/bin/python bindings/python/examples/demo.py
+
+test: toolchain ## Every check there is (under 15 minutes on 2 cores)
+	@.ci/steps $(STEPS)
+
+bench: cc ## Benchmarks, measured (a quiet machine, please)
+	$(CARGO) bench
+
+# The single steps.
+
+fmt: ## Formatting
+	$(CARGO) fmt --all -- --check
+
+clippy: cc ## Lints, warnings are errors
+	$(CARGO) clippy --all-targets -- -D warnings
+
+tidy: cc ## The rules of the house: layers, absences, lengths, words
+	$(CARGO) test --test tidy
+
+features: cc ## The bare library, without the second engine and the programs
+	$(CARGO) clippy --no-default-features --lib -- -D warnings
+
+doc: cc ## Documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
+
+rust-test: cc ## Unit and integration tests
+	$(CARGO) test --no-fail-fast --lib --bins --test it
+
+doctest: cc ## Examples in the documentation and in README.md
+	$(CARGO) test --doc
+
+examples: cc ## The programs of examples/, run
+	$(CARGO) build --examples
+	for name in $(EXAMPLES); do \
+		dir=$$(mktemp -d); \
+		target/debug/examples/$$name "$$dir"; \
+		rm -r "$$dir"; \
+		echo "ok $$name"; \
+	done
+
+header: cc ## Writes include/kvs.h anew (rust-test compares it)
+	KVS_HEADER_WRITE=1 $(CARGO) test --test it header
+
+ffi: lib ## The C tests
+	$(MAKE) --no-print-directory -C ffi-tests test
+
+header-matrix: lib g++ ## include/kvs.h under every C and C++ standard, gcc and clang
+	$(MAKE) --no-print-directory -C ffi-tests header-matrix
+
+valgrind: lib ## The C tests under valgrind
+	.ci/need valgrind valgrind --version
+	$(MAKE) --no-print-directory -C ffi-tests valgrind
+
+python: lib venv ## The Python package: types, tests, installed as a user would
+	cd bindings/python && ../../$(VENV)/bin/mypy --strict src tests
+	cd bindings/python && ../../$(VENV)/bin/python -m pytest
+
+readme: lib venv ## Every code block of README.md, run
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check ./bindings/python
+	$(VENV)/bin/python .ci/readme.py README.md
+
+deny: ## Licences and sources of the dependencies (deny.toml)
+	.ci/need python3 python3 --version
+	python3 .ci/deny.py
+
+bench-build: cc ## Benchmarks, built only
+	$(CARGO) bench --no-run
+
+# What the steps stand on.
+
+lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
+	$(CARGO) build --release
+
+venv:
+	@.ci/venv
+
+.PHONY: toolchain cc g++
+
+toolchain:
+	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
+	@$(CARGO) fmt --version >/dev/null || { echo "error: rustup component add rustfmt" >&2; exit 1; }
+	@$(CARGO) clippy --version >/dev/null || { echo "error: rustup component add clippy" >&2; exit 1; }
+
+cc:
+	@.ci/need gcc cc --version
+
+g++:
+	@.ci/need g++ g++ --version

@@ -1,0 +1,147 @@
+//! Point reads and writes, the same work for every engine, through the trait.
+//!
+//! Names read `operation/engine/durability/value_bytes`. Compare only lines that differ in one
+//! part. One thread, 1 M keys of 16 bytes, values of 100 bytes, everything in the page cache: what
+//! costs is the engine, not the disk. Stores are made and loaded outside the clock.
+//!
+//! `set` is timed by the million: one iteration fills an empty store, so read its `elem/s` line.
+//! Before the timings, each engine says how much memory of its own (not mapped files) the million
+//! keys took.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops on failure")]
+#![allow(clippy::print_stderr, reason = "figures that criterion has no place for")]
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use kvs::{Durability, KvStore, KvsEngine, Options};
+
+const KEY_COUNT: usize = 1_000_000;
+const VALUE_BYTES: usize = 100;
+const SEED: u64 = 0x6b76_7321;
+
+type Key = [u8; 16];
+type Group<'a> = BenchmarkGroup<'a, criterion::measurement::WallTime>;
+
+/// The same keys in the same order in every run; in no order that an engine could use.
+fn keys(seed: u64) -> Vec<Key> {
+    let mut state = seed;
+    let mut next = move || {
+        // SplitMix64: a full-period counter, mixed.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    (0..KEY_COUNT)
+        .map(|_| {
+            let mut key = Key::default();
+            key[..8].copy_from_slice(&next().to_le_bytes());
+            key[8..].copy_from_slice(&next().to_le_bytes());
+            key
+        })
+        .collect()
+}
+
+/// The keys in another order: neither that of writing nor that of the bytes, which trees keep.
+fn shuffled(keys: &[Key]) -> Vec<Key> {
+    let mut order = keys.to_vec();
+    order.sort_unstable_by(|a, b| a[8..].cmp(&b[8..]));
+    order
+}
+
+fn load<E: KvsEngine>(engine: &E, keys: &[Key]) {
+    let value = [b'v'; VALUE_BYTES];
+    for key in keys {
+        engine.set_bytes(key, &value).unwrap();
+    }
+}
+
+/// Memory of this process that is neither a file nor shared, in bytes.
+fn anonymous_bytes() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
+}
+
+/// Runs every operation on the engine that `open` makes in an empty directory.
+fn engine<E: KvsEngine>(c: &mut Criterion, name: &str, open: impl Fn(&Path) -> E) {
+    let id = format!("{name}/os/{VALUE_BYTES}");
+    let present = keys(SEED);
+    let order = shuffled(&present);
+    let dir = tempfile::tempdir().unwrap();
+    let loaded = open(dir.path());
+
+    let before = anonymous_bytes();
+    load(&loaded, &present);
+    if let (Some(before), Some(after)) = (before, anonymous_bytes()) {
+        let per_key = after.saturating_sub(before) / KEY_COUNT;
+        eprintln!("memory/{id}: {per_key} bytes per key, index and buffers");
+    }
+
+    each_key(&mut c.benchmark_group("get"), &id, &order, |key, buffer| {
+        assert!(loaded.get_into(key, buffer).unwrap());
+    });
+    each_key(&mut c.benchmark_group("get_absent"), &id, &keys(!SEED), |key, buffer| {
+        assert!(!loaded.get_into(key, buffer).unwrap());
+    });
+    each_key(&mut c.benchmark_group("overwrite"), &id, &order, |key, _| {
+        loaded.set_bytes(key, &[b'w'; VALUE_BYTES]).unwrap();
+    });
+    set_new(&mut c.benchmark_group("set"), &id, &present, &open);
+}
+
+/// Times `operation` on one key after the other, round and round, with one buffer for all.
+fn each_key(
+    group: &mut Group<'_>,
+    id: &str,
+    keys: &[Key],
+    mut operation: impl FnMut(&[u8], &mut Vec<u8>),
+) {
+    let mut next = keys.iter().cycle();
+    let mut buffer = Vec::with_capacity(VALUE_BYTES);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(id, |b| {
+        b.iter(|| {
+            operation(next.next().unwrap(), &mut buffer);
+            black_box(&buffer);
+        });
+    });
+}
+
+/// Times the filling of an empty store with new keys.
+fn set_new<E: KvsEngine>(
+    group: &mut Group<'_>,
+    id: &str,
+    keys: &[Key],
+    open: &impl Fn(&Path) -> E,
+) {
+    group.throughput(Throughput::Elements(u64::try_from(keys.len()).unwrap()));
+    group.sample_size(10);
+    group.bench_function(id, |b| {
+        b.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..rounds {
+                let dir = tempfile::tempdir().unwrap();
+                let empty = open(dir.path());
+                let started = Instant::now();
+                load(&empty, keys);
+                spent += started.elapsed();
+                empty.close().unwrap();
+            }
+            spent
+        });
+    });
+}
+
+fn engines(c: &mut Criterion) {
+    let options = || Options::new().durability(Durability::Os);
+    engine(c, "kvs", |dir| KvStore::open_with(dir, options()).unwrap());
+    #[cfg(feature = "sled")]
+    engine(c, "sled", |dir| kvs::SledKvsEngine::open_with(dir, options()).unwrap());
+}
+
+criterion_group!(benches, engines);
+criterion_main!(benches);
