@@ -56,7 +56,7 @@ rust-test: cc ## Unit and integration tests
 	$(CARGO) test --no-fail-fast --lib --bins --test it
 
 doctest: cc ## Examples in the documentation and in README.md
-	$(CARGO) test --doc
+	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"
 
 examples: cc ## The programs of examples/, run
 	$(CARGO) build --examples

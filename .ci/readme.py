@@ -6,6 +6,7 @@ Each fenced block says its language, and that decides what is done with it:
     c       compiled as C99 with every warning an error, linked with libkvs, run
     python  run, with warnings as errors
     sh      run by bash, stopping at the first error, with the programs in PATH
+    toml    parsed
     text    shown only; but a line `make TARGET` must name a target that exists
 
 A block runs in an empty directory of its own. Where it has comments `prints: LINE`, its output
@@ -14,11 +15,14 @@ must be those lines. A block without a language, or with another one, is an erro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,12 +52,24 @@ def run(command: list[str], cwd: str) -> str:
     """Returns what `command` prints; raises if it fails or hangs."""
     env = dict(os.environ, KVS_LIBRARY=str(BUILT / "libkvs.so"), LD_LIBRARY_PATH=str(BUILT))
     env["PATH"] = f"{BUILT}{os.pathsep}{env['PATH']}"
-    done = subprocess.run(
-        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"exit status {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+    # A session of its own, so that what a block leaves running can be ended with it.
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, complained = process.communicate(timeout=SECONDS_MAX)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        raise RuntimeError(f"exit status {process.returncode}\n{printed}{complained}")
+    return printed
 
 
 def run_c(code: str, cwd: str) -> str:
@@ -73,6 +89,12 @@ def run_sh(code: str, cwd: str) -> str:
     return run(["bash", "-euo", "pipefail", "-c", code], cwd)
 
 
+def check_toml(code: str, cwd: str) -> str:
+    del cwd
+    tomllib.loads(code)
+    return ""
+
+
 def check_text(code: str, cwd: str) -> str:
     del cwd
     for target in re.findall(r"^\s*make ([\w-]+)", code, re.MULTILINE):
@@ -80,7 +102,13 @@ def check_text(code: str, cwd: str) -> str:
     return ""
 
 
-RUNNERS = {"c": run_c, "python": run_python, "sh": run_sh, "text": check_text}
+RUNNERS = {
+    "c": run_c,
+    "python": run_python,
+    "sh": run_sh,
+    "text": check_text,
+    "toml": check_toml,
+}
 
 
 def check(block: Block) -> None:
@@ -104,7 +132,7 @@ def main() -> int:
             try:
                 check(block)
                 print(f"ok      {block.place} {block.language}")
-            except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
                 failed += 1
                 print(f"FAILED  {block.place} {block.language}: {error}")
     # The README shows a first program in each of these; none found means none was checked.
