@@ -50,6 +50,7 @@ rules! {
     every_unsafe_is_justified,
     every_atomic_ordering_has_its_reason,
     every_option_is_in_the_readme,
+    the_map_shows_every_room,
     every_c_function_is_tested_and_bound,
     every_limit_has_a_test,
 }
@@ -179,6 +180,8 @@ const PLANTED: &[Planted] = &[
         "src/options.rs:2",
     ),
     ("every_option_is_in_the_readme", &[("src/options.rs", "")], "src/options.rs:1"),
+    ("the_map_shows_every_room", &[("ARCHITECTURE.md", ""), ("src/a.rs", "")], "src/a.rs:1"),
+    ("the_map_shows_every_room", &[("ARCHITECTURE.md", "a\n`b/c.rs`")], "ARCHITECTURE.md:2"),
     (
         "every_c_function_is_tested_and_bound",
         &[
@@ -219,6 +222,7 @@ const INNOCENT: &[(&str, &str, &str)] = &[
     ("server_and_client_know_no_store", "src/server.rs", "flag.store(true, o); // the store\n"),
     ("only_the_disk_room_touches_files", "src/store/disk.rs", "use std::fs;"),
     ("only_the_disk_room_touches_files", "src/store.rs", "const A: &str = \"std::fs::File\";"),
+    ("only_the_disk_room_touches_files", "src/ffi/tests.rs", "use std::fs;"),
     ("unsafe_stays_in_its_rooms", "src/a.rs", "#![forbid(unsafe_code)] // unsafe"),
     ("no_debt_is_left_in_the_text", "src/a.rs", "// XXH3 and \"dbg!(\" are fine.\n"),
     ("every_unsafe_is_justified", "src/ffi.rs", "type F = unsafe extern \"C\" fn(u8);"),

@@ -574,6 +574,27 @@ pub(crate) fn every_option_is_in_the_readme(tree: &Tree) -> Vec<Hit> {
     hits
 }
 
+pub(crate) fn the_map_shows_every_room(tree: &Tree) -> Vec<Hit> {
+    let Some(map) = tree.get("ARCHITECTURE.md") else { return Vec::new() };
+    let mut hits = Vec::new();
+    for file in tree.src() {
+        let name = file.path.trim_start_matches("src/");
+        if !map.text.contains(&format!("`{name}`")) {
+            hits.push(hit(file, 1, "not in the code map; give it its lines in ARCHITECTURE.md"));
+        }
+    }
+    for (line, text) in numbered(&map.text) {
+        // What stands between backticks and ends like a file name, is one.
+        for name in text.split('`').skip(1).step_by(2).filter(|name| has_extension(name, "rs")) {
+            let is_there = [format!("src/{name}"), name.to_owned()];
+            if !is_there.iter().any(|path| tree.get(path).is_some()) {
+                hits.push(hit(map, line, format!("{name} is no file; mend the map")));
+            }
+        }
+    }
+    hits
+}
+
 /// The functions that a C header declares.
 fn declared(header: &Source) -> BTreeSet<String> {
     words(&header.code)
