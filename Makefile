@@ -13,14 +13,18 @@ MAKEFLAGS += --no-builtin-rules
 export CARGO_TARGET_DIR := $(CURDIR)/target
 CARGO := cargo
 VENV := target/venv
+PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
+BUILT := target/release
+FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
+	OUT=$(CURDIR)/target/ffi-tests
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test doctest examples ffi header-matrix valgrind \
-	python readme deny bench-build
+STEPS := fmt clippy tidy features doc rust-test doctest examples ffi valgrind python readme deny \
+	bench-build
 
-.PHONY: help demo test bench lib venv header $(STEPS)
+.PHONY: help demo test bench lib venv header header-matrix $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -70,22 +74,22 @@ examples: cc ## The programs of examples/, run
 header: cc ## Writes include/kvs.h anew (rust-test compares it)
 	KVS_HEADER_WRITE=1 $(CARGO) test --test it header
 
-ffi: lib ## The C tests
-	$(MAKE) --no-print-directory -C ffi-tests test
+ffi: lib g++ ## The C tests: header under every standard, symbols, behaviour, examples
+	$(FFI) test
 
-header-matrix: lib g++ ## include/kvs.h under every C and C++ standard, gcc and clang
-	$(MAKE) --no-print-directory -C ffi-tests header-matrix
+header-matrix: g++ ## Of these, include/kvs.h under every C and C++ standard only
+	$(FFI) header-matrix
 
 valgrind: lib ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
-	$(MAKE) --no-print-directory -C ffi-tests valgrind
+	$(FFI) valgrind
 
 python: lib venv ## The Python package: types, tests, installed as a user would
 	cd bindings/python && ../../$(VENV)/bin/mypy --strict src tests
 	cd bindings/python && ../../$(VENV)/bin/python -m pytest
 
 readme: lib venv ## Every code block of README.md, run
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check ./bindings/python
+	$(PIP) install --no-build-isolation --upgrade --target target/site ./bindings/python
 	$(VENV)/bin/python .ci/readme.py README.md
 
 deny: ## Licences and sources of the dependencies (deny.toml)
@@ -99,6 +103,9 @@ bench-build: cc ## Benchmarks, built only
 
 lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 	$(CARGO) build --release
+	@# Programs ask for the library by its inner name, which a package would install;
+	@# here a link stands in.
+	@ln -sf libkvs.so $(BUILT)/$$(readelf -d $(BUILT)/libkvs.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')
 
 venv:
 	@.ci/venv

@@ -50,7 +50,9 @@ def blocks(document: Path) -> list[Block]:
 
 def run(command: list[str], cwd: str) -> str:
     """Returns what `command` prints; raises if it fails or hangs."""
-    env = dict(os.environ, KVS_LIBRARY=str(BUILT / "libkvs.so"), LD_LIBRARY_PATH=str(BUILT))
+    # The Python package as pip installs it, with the library that it ships.
+    env = dict(os.environ, PYTHONPATH=str(ROOT / "target" / "site"), LD_LIBRARY_PATH=str(BUILT))
+    env.pop("KVS_LIBRARY", None)
     env["PATH"] = f"{BUILT}{os.pathsep}{env['PATH']}"
     # A session of its own, so that what a block leaves running can be ended with it.
     with subprocess.Popen(
