@@ -159,7 +159,7 @@ const PLANTED: &[Planted] = &[
     ("every_unsafe_is_justified", &[("src/sync.rs", "unsafe impl Send for A {}")], "src/sync.rs:1"),
     (
         "every_atomic_ordering_has_its_reason",
-        &[("src/a.rs", "// Release: pairs with nothing here.\na.load(Ordering::Acquire);")],
+        &[("src/a.rs", "// Loads it.\na.load(Ordering::Acquire);")],
         "src/a.rs:2",
     ),
     (
