@@ -30,8 +30,8 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client talks to them
-	@$(MAKE) --no-print-directory -C ffi-tests demo
-	@$(VENV)/bin/python bindings/python/examples/demo.py
+	@$(FFI) $(CURDIR)/target/ffi-tests/host
+	@$(VENV)/bin/python bindings/python/demo/demo.py
 
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 	@.ci/steps $(STEPS)
@@ -84,11 +84,12 @@ valgrind: lib ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
 	$(FFI) valgrind
 
-python: lib venv ## The Python package: types, tests, installed as a user would
-	cd bindings/python && ../../$(VENV)/bin/mypy --strict src tests
+python: lib venv ## The Python package: formatting, lints, types, tests
+	cd bindings/python && ../../$(VENV)/bin/ruff format --check . && ../../$(VENV)/bin/ruff check .
+	cd bindings/python && ../../$(VENV)/bin/mypy
 	cd bindings/python && ../../$(VENV)/bin/python -m pytest
 
-readme: lib venv ## Every code block of README.md, run
+readme: lib venv ## Every code block of README.md, run; Python as pip installs it
 	$(PIP) install --no-build-isolation --upgrade --target target/site ./bindings/python
 	$(VENV)/bin/python .ci/readme.py README.md
 
