@@ -6,7 +6,7 @@
 //!
 //! `set` is timed by the million: one iteration fills an empty store, so read its `elem/s` line.
 //! Before the timings, each engine says how much memory of its own (not mapped files) the million
-//! keys took.
+//! keys took, and how much of that is its index, if it knows.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops on failure")]
 #![allow(clippy::print_stderr, reason = "figures that criterion has no place for")]
 
@@ -67,7 +67,12 @@ fn anonymous_bytes() -> Option<usize> {
 }
 
 /// Runs every operation on the engine that `open` makes in an empty directory.
-fn engine<E: KvsEngine>(c: &mut Criterion, name: &str, open: impl Fn(&Path) -> E) {
+fn engine<E: KvsEngine>(
+    c: &mut Criterion,
+    name: &str,
+    open: impl Fn(&Path) -> E,
+    index_bytes: impl Fn(&E) -> Option<u64>,
+) {
     let id = format!("{name}/os/{VALUE_BYTES}");
     let present = keys(SEED);
     let order = shuffled(&present);
@@ -79,6 +84,10 @@ fn engine<E: KvsEngine>(c: &mut Criterion, name: &str, open: impl Fn(&Path) -> E
     if let (Some(before), Some(after)) = (before, anonymous_bytes()) {
         let per_key = after.saturating_sub(before) / KEY_COUNT;
         eprintln!("memory/{id}: {per_key} bytes per key, index and buffers");
+    }
+    if let Some(bytes) = index_bytes(&loaded) {
+        let per_key = bytes / u64::try_from(KEY_COUNT).unwrap();
+        eprintln!("index/{id}: {per_key} bytes per key");
     }
 
     each_key(&mut c.benchmark_group("get"), &id, &order, |key, buffer| {
@@ -138,9 +147,14 @@ fn set_new<E: KvsEngine>(
 
 fn engines(c: &mut Criterion) {
     let options = || Options::new().durability(Durability::Os);
-    engine(c, "kvs", |dir| KvStore::open_with(dir, options()).unwrap());
+    engine(
+        c,
+        "kvs",
+        |dir| KvStore::open_with(dir, options()).unwrap(),
+        |store| Some(store.stats().index_bytes),
+    );
     #[cfg(feature = "sled")]
-    engine(c, "sled", |dir| kvs::SledKvsEngine::open_with(dir, options()).unwrap());
+    engine(c, "sled", |dir| kvs::SledKvsEngine::open_with(dir, options()).unwrap(), |_| None);
 }
 
 criterion_group!(benches, engines);
