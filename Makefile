@@ -21,17 +21,19 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test doctest examples ffi valgrind python readme deny \
-	bench-build
+STEPS := fmt clippy tidy features doc rust-test doctest examples ffi valgrind python demo readme \
+	deny bench-build
 
-.PHONY: help demo test bench lib venv header header-matrix $(STEPS)
+.PHONY: help test bench lib venv header header-matrix $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client talks to them
 	@$(FFI) $(CURDIR)/target/ffi-tests/host
-	@$(VENV)/bin/python bindings/python/demo/demo.py
+	@mkdir -p target/demo
+	@$(VENV)/bin/python bindings/python/demo/demo.py --c-host target/ffi-tests/host \
+		--client $(BUILT)/kvs-client --directory target/demo
 
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 	@.ci/steps $(STEPS)
