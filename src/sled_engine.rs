@@ -7,19 +7,6 @@
 //! close    SledKvsEngine -> open (exclusive), and the database is taken out
 //! ```
 //!
-//! # What differs from the promise of the options
-//!
-//! sled holds writes in its own memory until it flushes them, so here `Durability::Os` is weaker
-//! than elsewhere: `kill -9` costs at most the last [`OS_FLUSH_MS`].
-//!
-//! | durability    | sled is told                 | a returned write survives             |
-//! |---------------|------------------------------|---------------------------------------|
-//! | `Os`          | flush every [`OS_FLUSH_MS`]  | `kill -9` and power loss, after that  |
-//! | `Interval(d)` | flush every `d`              | `kill -9` and power loss, after `d`   |
-//! | `Sync`        | flush after each write       | `kill -9` and power loss, at once     |
-//!
-//! Options about segments, compaction and how to read have no meaning here and change nothing.
-//!
 //! # Counting keys
 //!
 //! sled counts by walking all keys. `len` must cost the same however many there are, so the keys
@@ -51,10 +38,11 @@ use crate::value::{Lender, Value};
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 
 /// How often sled flushes, in milliseconds, when the durability names no interval: its own default.
+/// The table at [`SledKvsEngine`] says it too.
 const OS_FLUSH_MS: u64 = 500;
 
-/// How long an open waits for sled's lock whatever the options say: after a close, a worker thread
-/// of sled can hold the file for a moment more.
+/// How long an open waits for sled's lock whatever the options say: on a busy machine a worker
+/// thread of sled can hold the file for a moment after the database has been closed.
 const LOCK_LINGER: Duration = Duration::from_millis(200);
 
 /// Pause between two tries to take sled's lock.
@@ -63,8 +51,18 @@ const LOCK_RETRY: Duration = Duration::from_millis(5);
 /// A store kept by sled 0.34 in one directory.
 ///
 /// Clones are handles of the same store; it is closed when the last one goes, or by
-/// [`KvsEngine::close`]. It keeps the same limits as [`crate::KvStore`]. Under
-/// [`Durability::Os`] it promises less: see there and `ARCHITECTURE.md`.
+/// [`KvsEngine::close`]. It keeps the same limits as [`crate::KvStore`].
+///
+/// sled holds writes in its own memory until it flushes them, so [`Durability::Os`] promises less
+/// here than elsewhere:
+///
+/// | durability    | sled flushes      | a returned write survives `kill -9` and power loss |
+/// |---------------|-------------------|----------------------------------------------------|
+/// | `Os`          | every 500 ms      | after at most 500 ms                               |
+/// | `Interval(d)` | every `d`         | after at most `d`                                  |
+/// | `Sync`        | after each write  | at once; others may read it a moment earlier       |
+///
+/// Options about segments, compaction and how to read change nothing here.
 ///
 /// ```
 /// use kvs::{KvsEngine, SledKvsEngine};
@@ -119,6 +117,7 @@ impl SledKvsEngine {
     /// [`KvsError::NoStore`] and [`KvsError::StoreExists`] as the options ask;
     /// [`KvsError::InvalidOption`]; [`KvsError::Io`], [`KvsError::Corrupt`], [`KvsError::Thread`];
     /// [`KvsError::Engine`] for what sled does not explain.
+    #[expect(clippy::needless_pass_by_value, reason = "one signature for all engines")]
     pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         options.check()?;
         let dir = dir.into();

@@ -109,9 +109,9 @@ fn run(arguments: Arguments) -> kvs::Result<()> {
     }
 
     stop_on_signal(signals, Arc::clone(&server))?;
-    let served = server.wait(None).map(drop);
+    let outcome = server.wait(None).map(drop);
     // Closed even if the server failed: what was answered must be durable.
-    engine.close().and(served)
+    engine.close().and(outcome)
 }
 
 fn durability(text: &str) -> Result<Durability, String> {

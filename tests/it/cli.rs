@@ -268,11 +268,11 @@ fn check_signal_drains(engine: &str, signal: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), &["--engine", engine, "--durability", "os"]);
     let mut connection = TcpStream::connect(&server.addr).unwrap();
-    let mut requests = String::new();
+    let mut requests = Vec::new();
     for n in 0..REQUEST_COUNT {
-        requests.push_str(&format!("{{\"Set\":{{\"key\":\"{n}\",\"value\":\"v{n}\"}}}}\n"));
+        writeln!(requests, "{{\"Set\":{{\"key\":\"{n}\",\"value\":\"v{n}\"}}}}").unwrap();
     }
-    connection.write_all(requests.as_bytes()).unwrap();
+    connection.write_all(&requests).unwrap();
     // One reply says that the connection has been accepted; the rest is in the kernel or further.
     let mut replies = BufReader::new(connection);
     let mut reply = String::new();
@@ -309,7 +309,7 @@ fn second_signal_ends_the_server_at_once() {
     let mut server = Server::start(dir.path(), &[]);
     let mut connection = TcpStream::connect(&server.addr).unwrap();
     let value = "v".repeat(VALUE_LEN);
-    write!(connection, "{{\"Set\":{{\"key\":\"k\",\"value\":\"{value}\"}}}}\n").unwrap();
+    writeln!(connection, "{{\"Set\":{{\"key\":\"k\",\"value\":\"{value}\"}}}}").unwrap();
     // The reply to the first, and the start of the second, which is more than sockets hold.
     connection.write_all(b"{\"Get\":{\"key\":\"k\"}}\n").unwrap();
     connection.read_exact(&mut [0; 100]).unwrap();
@@ -322,7 +322,7 @@ fn second_signal_ends_the_server_at_once() {
 }
 
 fn run(program: &str, dir: &Path, arguments: &[impl AsRef<OsStr>]) -> Output {
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -330,7 +330,25 @@ fn run(program: &str, dir: &Path, arguments: &[impl AsRef<OsStr>]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    wait(&mut child);
     child.wait_with_output().unwrap()
+}
+
+/// Waits for the end, and kills what does not come to one.
+#[track_caller]
+fn wait(child: &mut Child) -> ExitStatus {
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if started.elapsed() > ENDS_WITHIN {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it did not end");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Runs a program to its end, which must be as said: exit code, standard output, standard error.
@@ -400,17 +418,9 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// Waits for the end.
     #[track_caller]
     fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < ENDS_WITHIN, "the server did not end");
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait(&mut self.child)
     }
 }
 

@@ -8,6 +8,7 @@
 //! The integration tests, in one binary: one link, one run.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[cfg(feature = "cli")]
 mod cli;
 mod contract;
 mod header;
