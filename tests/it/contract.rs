@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use kvs::{
@@ -546,7 +546,7 @@ fn sled_counts_a_key_before_anyone_has_read_it() {
                 store.set_bytes(&n.to_le_bytes(), b"").unwrap();
             }
         });
-        let started = Instant::now();
+        let started = std::time::Instant::now();
         let mut seen = 0_u32;
         while started.elapsed() < Duration::from_millis(1500) {
             while store.contains(&seen.to_le_bytes()).unwrap() {

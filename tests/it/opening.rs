@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvs::options::SEGMENT_BYTES_FLOOR;
-use kvs::{AnyEngine, KvStore, KvsEngine, KvsError, Options};
+use kvs::{AnyEngine, KvsEngine, KvsError, Options};
 
 use crate::contract::{Factory, promises};
 
@@ -161,7 +161,7 @@ fn sled_store_is_opened_by_whoever_names_no_engine() {
 fn directory_of_another_engine_is_refused_and_left_as_it_is() {
     let kvs_dir = tempfile::tempdir().unwrap();
     let sled_dir = tempfile::tempdir().unwrap();
-    KvStore::open(kvs_dir.path()).unwrap().set_bytes(b"k", b"v").unwrap();
+    kvs::KvStore::open(kvs_dir.path()).unwrap().set_bytes(b"k", b"v").unwrap();
     kvs::SledKvsEngine::open(sled_dir.path()).unwrap().set_bytes(b"k", b"v").unwrap();
     let (kvs_files, sled_files) = (files(kvs_dir.path()), files(sled_dir.path()));
 
@@ -184,7 +184,7 @@ fn kvs_itself_refuses_a_directory_of_sled() {
     kvs::SledKvsEngine::open(dir.path()).unwrap().set_bytes(b"k", b"v").unwrap();
     let before = files(dir.path());
     for options in [Options::new(), Options::new().create(false), Options::new().exclusive(true)] {
-        let kvs = KvStore::open_with(dir.path(), options).map(drop);
+        let kvs = kvs::KvStore::open_with(dir.path(), options).map(drop);
         check_wrong_engine(kvs, dir.path(), "sled", "kvs");
     }
     assert_eq!(files(dir.path()), before);
