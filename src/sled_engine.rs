@@ -172,27 +172,20 @@ impl SledKvsEngine {
     }
 
     fn apply_batch(&self, open: &Open, batch: &WriteBatch) -> Result<()> {
-        check_batch(batch)?;
-        let mut last_ops = BTreeMap::new();
+        let last_ops = last_ops(batch)?;
         let mut writes = sled::Batch::default();
-        for op in batch.ops() {
-            match op {
-                BatchOp::Set { key, value } => {
-                    writes.insert(key.as_slice(), value.as_slice());
-                    last_ops.insert(key, true);
-                }
-                BatchOp::Remove { key } => {
-                    writes.remove(key.as_slice());
-                    last_ops.insert(key, false);
-                }
+        for (&key, value) in &last_ops {
+            match value {
+                Some(value) => writes.insert(key, *value),
+                None => writes.remove(key),
             }
         }
         // With the exclusive lock no write comes between looking at the keys and applying.
         let mut tally = open.tally.write();
         let mut key_count = *tally.get_mut();
-        for (key, set) in last_ops {
+        for (key, value) in last_ops {
             let held = open.db.contains_key(key).map_err(|error| self.explain("read", error))?;
-            match (held, set) {
+            match (held, value.is_some()) {
                 (false, true) => key_count += 1,
                 (true, false) => key_count -= 1,
                 _ => {}
@@ -454,20 +447,28 @@ fn check_value(value: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn check_batch(batch: &WriteBatch) -> Result<()> {
-    let mut len = 0_usize;
+/// What `batch` comes down to: the last operation on each key, `None` being a removal.
+fn last_ops(batch: &WriteBatch) -> Result<BTreeMap<&[u8], Option<&[u8]>>> {
+    let mut last_ops = BTreeMap::new();
     for op in batch.ops() {
-        match op {
-            BatchOp::Set { key, value } => {
-                check_key(key)?;
-                check_value(value)?;
-                len = len.saturating_add(key.len()).saturating_add(value.len());
-            }
-            BatchOp::Remove { key } => len = len.saturating_add(key.len()),
-        }
+        let (key, value) = match op {
+            BatchOp::Set { key, value } => (key.as_slice(), Some(value.as_slice())),
+            BatchOp::Remove { key } => (key.as_slice(), None),
+        };
+        check_key(key)?;
+        check_value(value.unwrap_or_default())?;
+        last_ops.insert(key, value);
     }
+    // The longest is not counted, so that whatever can be set can be in a batch.
+    let (mut len, mut longest) = (0_usize, 0);
+    for (key, value) in &last_ops {
+        let op_len = key.len() + value.map_or(0, <[u8]>::len);
+        len += op_len;
+        longest = longest.max(op_len);
+    }
+    let len = len - longest;
     if len > BATCH_BYTES_MAX {
         return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
     }
-    Ok(())
+    Ok(last_ops)
 }

@@ -61,13 +61,18 @@ impl KvsEngine for ModelEngine {
     }
 
     fn apply_with(&self, batch: &WriteBatch, _: WriteOptions) -> Result<()> {
-        let mut len = 0;
+        let mut lens = BTreeMap::new();
         for op in batch.ops() {
-            if let BatchOp::Set { key, value } = op {
-                check_lengths(key, value)?;
-                len += key.len() + value.len();
+            match op {
+                BatchOp::Set { key, value } => {
+                    check_lengths(key, value)?;
+                    lens.insert(key, key.len() + value.len());
+                }
+                BatchOp::Remove { key } => drop(lens.insert(key, key.len())),
+                other => panic!("the model does not know {other:?}"),
             }
         }
+        let len = lens.values().sum::<usize>() - lens.values().max().unwrap_or(&0);
         if len > BATCH_BYTES_MAX {
             return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
         }
