@@ -17,7 +17,7 @@ use crate::contract::{Factory, Kvs};
 use crate::model_engine::apply;
 
 proptest! {
-    #![proptest_config(config(64))]
+    #![proptest_config(config(40))]
 
     #[test]
     fn kvs_does_what_a_map_does(options in any_options(), history in vec(any_step(), 1..150)) {
