@@ -13,7 +13,7 @@ fn main() -> kvs::Result<()> {
         for city in ["Oslo", "Bergen", "Trondheim"] {
             let store = &store;
             scope.spawn(move || {
-                store.set_bytes(city.as_bytes(), b"Norway").expect("the disk works")
+                store.set_bytes(city.as_bytes(), b"Norway").expect("the disk works");
             });
         }
     });

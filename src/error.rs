@@ -192,6 +192,25 @@ impl KvsError {
         Self::Corrupt { path: path.to_path_buf(), offset, what }
     }
 
+    /// The same error for another one whose write failed with this one. Only what an append or a
+    /// sync can meet is told apart.
+    pub(crate) fn for_another(&self) -> Self {
+        let copy = |source: &io::Error| match source.raw_os_error() {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => io::Error::new(source.kind(), source.to_string()),
+        };
+        match self {
+            Self::Io { op, path, source } => {
+                Self::Io { op, path: path.clone(), source: copy(source) }
+            }
+            Self::NoSpace { path, source } => {
+                Self::NoSpace { path: path.clone(), source: copy(source) }
+            }
+            Self::Closed => Self::Closed,
+            _ => Self::Poisoned,
+        }
+    }
+
     /// The error number of the operating system behind this error, if there is one.
     pub fn os_error(&self) -> Option<i32> {
         match self {

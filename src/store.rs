@@ -139,19 +139,20 @@ impl KvStore {
     /// [`KvsError::UnsupportedFormat`], [`KvsError::InvalidOption`]; [`KvsError::Corrupt`] if
     /// something that was durable is damaged (nothing is changed then); [`KvsError::Io`].
     pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
-        Self::open_on(Arc::new(RealDisk), dir.into(), options)
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        Self::open_on(&disk, dir.into(), options)
     }
 
-    fn open_on(disk: Arc<dyn Disk>, dir: PathBuf, options: Options) -> Result<Self> {
+    fn open_on(disk: &Arc<dyn Disk>, dir: PathBuf, options: Options) -> Result<Self> {
         options.check()?;
         if !options.create && !disk.exists(&dir) {
             return Err(KvsError::NoStore { path: dir });
         }
         disk.create_dir_all(&dir)?;
-        recovery::check_dir(&*disk, &dir, &options)?;
+        recovery::check_dir(&**disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
-        let recovered = recovery::recover(&disk, &dir, &options)?;
-        let core = Arc::new(Core::new(&disk, dir, options, recovered, lock));
+        let recovered = recovery::recover(disk, &dir, &options)?;
+        let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
         Ok(store)
@@ -174,12 +175,12 @@ impl KvStore {
             live_bytes: sum(Segment::live_bytes),
             total_bytes: sum(Segment::len),
             tombstone_bytes: sum(Segment::tombstone_bytes),
-            segment_count: u64::try_from(now.len()).expect("a length fits 64 bits"),
+            segment_count: now.iter().map(|_| 1).sum(),
             index_bytes: core.keydir.bytes(),
             compaction_count: core.compactor.count(),
             group_count: count(&core.writer.counts.groups),
             record_count: count(&core.writer.counts.records),
-            sync_count: count(&core.writer.counts.syncs),
+            sync_count: core.writer.sync_count(),
             crash_tails_cut: core.tails_cut,
         }
     }
@@ -495,7 +496,7 @@ impl Core {
         match entries {
             Ok(entries) if entries.is_empty() => done(self.writer.check_open()),
             Ok(entries) => {
-                self.writer.write_then(&Op { kind, entries: &entries, sync: true }, done)
+                self.writer.write_then(&Op { kind, entries: &entries, sync: true }, done);
             }
             Err(error) => done(Err(error)),
         }

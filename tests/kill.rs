@@ -10,6 +10,7 @@
 //! A failure prints the seed; `KVS_KILL_SEED` runs the same choices again.
 #![expect(
     clippy::as_conversions,
+    clippy::cast_possible_truncation,
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
@@ -69,7 +70,7 @@ impl Step {
     }
 
     fn line(&self) -> String {
-        self.0.iter().map(|(key, version)| format!(" {key}:{version}")).collect()
+        self.0.iter().fold(String::new(), |line, (key, version)| format!("{line} {key}:{version}"))
     }
 
     fn parse(line: &str) -> Self {

@@ -301,7 +301,7 @@ fn literals_and_comments_are_told_from_code() {
         ("a // b\nc", "a     \nc"),
         ("a /* b /* c */ d */ e", "a                   e"),
         (r#"f("a // \" b") g"#, r#"f("         ") g"#),
-        (r###"f(r#"a " b"#) g"###, r###"f(r#"     "#) g"###),
+        (r##"f(r#"a " b"#) g"##, r##"f(r#"     "#) g"##),
         (r#"f(b"x") br"y" cr_"#, r#"f(b" ") br" " cr_"#),
         (r#"'"' + '\'' + '\u{41}' "a""#, r#"' ' + '  ' + '      ' " ""#),
         ("fn f<'a>(x: &'a str) -> &'a str", "fn f<'a>(x: &'a str) -> &'a str"),

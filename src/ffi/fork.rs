@@ -45,6 +45,12 @@ pub(super) fn watch() -> io::Result<()> {
     }
 }
 
+/// What a forked child runs first.
+///
+/// # Safety
+///
+/// None: it is `unsafe` only because that is the type `pthread_atfork` takes.
 unsafe extern "C" fn in_child() {
+    // Relaxed: the child has one thread, and the kernel orders it after the fork.
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }

@@ -63,6 +63,7 @@ struct PoisonOnUnwind<'a>(&'a AtomicBool);
 
 impl Drop for PoisonOnUnwind<'_> {
     fn drop(&mut self) {
+        // Relaxed: the flag stands for itself; a call that runs at the same time may miss it.
         self.0.store(true, Ordering::Relaxed);
     }
 }

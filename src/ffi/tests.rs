@@ -18,7 +18,7 @@ use super::version::*;
 use crate::error::KvsError;
 
 fn last_error() -> String {
-    // SAFETY: never NULL, ends in a zero byte, and nothing fails on this thread before it is copied.
+    // SAFETY: never NULL, ends in a zero byte, and nothing fails on this thread before the copy.
     unsafe { CStr::from_ptr(kvs_last_error()) }.to_str().expect("UTF-8").to_owned()
 }
 

@@ -109,6 +109,7 @@ impl Compactor {
 
     /// Compactions that happened since the store was opened.
     pub(crate) fn count(&self) -> u64 {
+        // Relaxed: a statistic.
         self.count.load(Ordering::Relaxed)
     }
 
@@ -227,6 +228,7 @@ impl Compactor {
             self.relocate(moved);
         }
         self.segments.retire(inputs);
+        // Relaxed: a statistic.
         self.count.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
@@ -240,18 +242,18 @@ impl Compactor {
         next.log_from = now.next_id.get();
         next.log_after = now.seqno.get();
         for segment in &now.segments {
-            match segment.footer() {
-                Some(footer) => {
-                    next.log_after = next.log_after.max(footer.seqno_max.get());
-                    if !is_input(segment.header.id) {
-                        let (id, bytes) = (segment.header.id.get(), segment.len());
-                        next.segments.push(ListedSegment { id, bytes });
-                    }
-                }
-                None => {
-                    next.log_from = segment.header.id.get();
-                    next.log_after = segment.header.seqno_before.get();
-                }
+            let id = segment.header.id;
+            let Some(footer) = segment.footer() else {
+                // The active log: the only segment without a footer, and the last log.
+                next.log_from = id.get();
+                next.log_after = segment.header.seqno_before.get();
+                continue;
+            };
+            if segment.header.origin == Origin::Log {
+                next.log_after = next.log_after.max(footer.seqno_max.get());
+            }
+            if !is_input(id) {
+                next.segments.push(ListedSegment { id: id.get(), bytes: segment.len() });
             }
         }
         let previous = names::manifest(&self.dir, manifest.0);

@@ -121,12 +121,12 @@ impl Disk for RealDisk {
 
     fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
         let file = File::options().read(true).write(true).create_new(true).open(path);
-        RealFile::boxed(file.map_err(|source| KvsError::io("create", path, source))?, path)
+        Ok(RealFile::boxed(file.map_err(|source| KvsError::io("create", path, source))?, path))
     }
 
     fn open(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
         let file = File::options().read(true).write(true).open(path);
-        RealFile::boxed(file.map_err(|source| KvsError::io("open", path, source))?, path)
+        Ok(RealFile::boxed(file.map_err(|source| KvsError::io("open", path, source))?, path))
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -185,8 +185,8 @@ fn holder(file: &File) -> Option<u32> {
 }
 
 impl RealFile {
-    fn boxed(file: File, path: &Path) -> Result<Box<dyn DiskFile>> {
-        Ok(Box::new(Self { file, path: path.to_path_buf() }))
+    fn boxed(file: File, path: &Path) -> Box<dyn DiskFile> {
+        Box::new(Self { file, path: path.to_path_buf() })
     }
 
     fn failed(&self, op: &'static str) -> impl FnOnce(io::Error) -> KvsError {
@@ -269,22 +269,17 @@ impl LogFile {
         file: Box<dyn DiskFile>,
         capacity: u64,
         read_mode: ReadMode,
-    ) -> Result<(Arc<Self>, LogWriter)> {
-        let log = Arc::new(Self::new(file, 0, capacity, read_mode)?);
-        Ok((Arc::clone(&log), LogWriter { log }))
+    ) -> (Arc<Self>, LogWriter) {
+        let log = Arc::new(Self::new(file, 0, capacity, read_mode));
+        (Arc::clone(&log), LogWriter { log })
     }
 
     /// A file that will not grow any more, up to `len` bytes.
-    pub(crate) fn sealed(file: Box<dyn DiskFile>, len: u64, read_mode: ReadMode) -> Result<Self> {
+    pub(crate) fn sealed(file: Box<dyn DiskFile>, len: u64, read_mode: ReadMode) -> Self {
         Self::new(file, len, len, read_mode)
     }
 
-    fn new(
-        file: Box<dyn DiskFile>,
-        written: u64,
-        capacity: u64,
-        read_mode: ReadMode,
-    ) -> Result<Self> {
+    fn new(file: Box<dyn DiskFile>, written: u64, capacity: u64, read_mode: ReadMode) -> Self {
         let mapping = match (read_mode, usize::try_from(capacity)) {
             (ReadMode::Mapped, Ok(capacity)) if capacity > 0 => match file.map(capacity) {
                 Ok(mapping) => Some(mapping),
@@ -296,7 +291,7 @@ impl LogFile {
             },
             _ => None,
         };
-        Ok(Self { file, mapping, written: AtomicU64::new(written) })
+        Self { file, mapping, written: AtomicU64::new(written) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -400,7 +395,7 @@ mod tests {
 
     fn log_file(dir: &Path, read_mode: ReadMode) -> (Arc<LogFile>, LogWriter) {
         let file = RealDisk.create(&dir.join("log")).unwrap();
-        LogFile::create(file, 1 << 20, read_mode).unwrap()
+        LogFile::create(file, 1 << 20, read_mode)
     }
 
     #[test]

@@ -85,8 +85,11 @@ impl Location {
 
     /// The record at `offset` of the segment in `slot`.
     pub(crate) fn new(slot: Slot, offset: u64) -> Self {
-        assert!(offset % 8 == 0 && offset < Self::OFFSET_END, "records are aligned and in range");
-        Self(u64::from(slot.0) << Self::OFFSET_BITS | offset / 8)
+        assert!(
+            offset.is_multiple_of(8) && offset < Self::OFFSET_END,
+            "records are aligned and in range"
+        );
+        Self((u64::from(slot.0) << Self::OFFSET_BITS) | (offset / 8))
     }
 
     /// The location with these bits, as `bits` gave them. Bits above 48 are ignored.

@@ -422,9 +422,8 @@ const fn record_len(has_expiry: bool, key_len: usize, value_len: usize) -> usize
 /// `N` bytes of a header at a constant offset.
 #[inline]
 fn chunk<const N: usize>(header: &[u8; HEADER_LEN], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&header[at..at + N]);
-    out
+    let bytes = header.get(at..).and_then(<[u8]>::first_chunk);
+    *bytes.expect("a constant offset within a header")
 }
 
 fn le_u64(bytes: &[u8], at: usize) -> Option<u64> {

@@ -245,10 +245,12 @@ impl Recovery {
         let mut tail = vec![0; len];
         file.read_at(&mut tail, offset)?;
         self.disk.create_dir_all(&names::lost_and_found(&self.dir))?;
-        let path = (0..)
-            .map(|attempt| names::crash_tail(&self.dir, id, offset, attempt))
-            .find(|path| !self.disk.exists(path))
-            .expect("a free name exists");
+        let mut attempt = 0;
+        let mut path = names::crash_tail(&self.dir, id, offset, attempt);
+        while self.disk.exists(&path) {
+            attempt += 1;
+            path = names::crash_tail(&self.dir, id, offset, attempt);
+        }
         log::warn!("{len} bytes of an unfinished write are kept in {}", path.display());
         let kept = self.disk.create(&path)?;
         kept.write_at(&tail, 0)?;

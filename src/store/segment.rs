@@ -15,9 +15,9 @@
 //! ```
 //! Integers are little-endian.
 //!
-//! Invariants: a record never changes and never moves in its segment (invariant 1); a sealed segment
-//! is immutable (invariant 5); a segment without a footer is the newest log, or was when the
-//! process died. Reading may be done by any thread; there is one [`SegmentWriter`] per segment.
+//! Invariants: a record never changes and never moves in its segment (invariant 1); a sealed
+//! segment is immutable (invariant 5); a segment without a footer is the newest log, or was when
+//! the process died. Reading may be done by any thread; there is one [`SegmentWriter`] per segment.
 
 use std::ops::Range;
 use std::path::Path;
@@ -154,7 +154,7 @@ impl Segment {
         capacity: u64,
         read_mode: ReadMode,
     ) -> Result<SegmentWriter> {
-        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode)?;
+        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode);
         if let Err(failed) = writer.append(&header.encode()) {
             // A segment without a header would only puzzle the next open.
             drop((log, writer));
@@ -176,7 +176,7 @@ impl Segment {
             .ok_or_else(|| KvsError::corrupt(path, 0, "the segment has no header"))?;
         let file = disk.open(path)?;
         let len = file.len()?;
-        let log = Arc::new(LogFile::sealed(file, len, read_mode)?);
+        let log = Arc::new(LogFile::sealed(file, len, read_mode));
         let segment = Self::new(header, slot, log, None);
         let footer = segment.read_footer()?;
         *segment.footer.lock() = footer;
@@ -281,20 +281,24 @@ impl Segment {
 
     pub(crate) fn add_live(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
+        // Relaxed: as in `live_bytes`.
         self.live_bytes.fetch_add(len, Ordering::Relaxed);
     }
 
     pub(crate) fn sub_live(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
+        // Relaxed: as in `live_bytes`.
         self.live_bytes.fetch_sub(len, Ordering::Relaxed);
     }
 
     pub(crate) fn tombstone_bytes(&self) -> u64 {
+        // Relaxed: as in `live_bytes`.
         self.tombstone_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_tombstone(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
+        // Relaxed: as in `live_bytes`.
         self.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
     }
 

@@ -22,183 +22,34 @@
 //! sync, **poisons** the writer for good (invariant 10): what is on disk is unknown, and a second
 //! sync could report success for pages that the kernel has dropped. Reads go on.
 
-use std::collections::{HashMap, VecDeque};
-use std::io;
+mod lane;
+mod queue;
+mod sync_lane;
+
+use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use crate::error::{KvsError, Result};
 use crate::options::{Durability, Options};
 use crate::store::disk::{AppendError, Disk};
-use crate::store::keydir::{KeyHash, Keydir};
+use crate::store::keydir::Keydir;
 use crate::store::location::Seqno;
-use crate::store::record::{self, BatchPlace, Draft, Kind, MARK_LEN};
-use crate::store::segment::{self, Origin, Segment, SegmentWriter};
+use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
+use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Look, Segments};
-use crate::sync::{Arc, AtomicU64, Condvar, Guard, Mutex, Ordering, Signal, pin};
+use crate::store::writer::lane::{Lane, Staged};
+use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
+pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind};
+use crate::store::writer::sync_lane::SyncLane;
+use crate::sync::{Arc, AtomicU64, Guard, Mutex, Ordering, Signal, pin};
 use crate::write_batch::WriteDone;
-
-/// The buffer of a group gives memory above this back after the group (4 MiB).
-const BUFFER_KEPT_LEN_MAX: usize = 4 << 20;
 
 /// While the store is over its space bound and compaction is at work, this many appended bytes...
 const THROTTLE_BYTES: u64 = 64 << 10;
 /// ... wait this long, unless compaction gets done before: about 13 MB/s.
 const THROTTLE_WAIT: Duration = Duration::from_millis(5);
-
-/// One key's part of an operation.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry<'a> {
-    pub(crate) hash: KeyHash,
-    pub(crate) draft: Draft<'a>,
-}
-
-/// What an operation asks for, beside its entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OpKind {
-    /// Puts and tombstones, all or nothing; a tombstone of an absent key has no effect.
-    Apply,
-    /// One tombstone; an absent key is `KeyNotFound`.
-    Remove,
-}
-
-/// An operation whose keys and values the caller holds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Op<'a> {
-    pub(crate) kind: OpKind,
-    /// Each key once.
-    pub(crate) entries: &'a [Entry<'a>],
-    pub(crate) sync: bool,
-}
-
-/// An operation that waits in the queue and owns its bytes.
-#[derive(Debug)]
-struct QueuedOp {
-    kind: OpKind,
-    /// For each entry: hash, draft without its bytes, length of key, length of value.
-    parts: Vec<(KeyHash, Draft<'static>, usize, usize)>,
-    /// Keys and values, one after the other.
-    bytes: Vec<u8>,
-    sync: bool,
-}
-
-impl QueuedOp {
-    fn new(op: &Op<'_>) -> Self {
-        let len = |entry: &Entry<'_>| entry.draft.key.len() + entry.draft.value.len();
-        let mut bytes = Vec::with_capacity(op.entries.iter().map(len).sum());
-        let mut part = |entry: &Entry<'_>| {
-            let draft = &entry.draft;
-            bytes.extend_from_slice(draft.key);
-            bytes.extend_from_slice(draft.value);
-            (entry.hash, draft.moved_to(b"", b""), draft.key.len(), draft.value.len())
-        };
-        let parts = op.entries.iter().map(&mut part).collect();
-        Self { kind: op.kind, parts, bytes, sync: op.sync }
-    }
-
-    fn entries(&self) -> Vec<Entry<'_>> {
-        let mut rest = &*self.bytes;
-        let entry =
-            |(hash, draft, key_len, value_len): &(KeyHash, Draft<'static>, usize, usize)| {
-                let (key, after) = rest.split_at(*key_len);
-                let (value, after) = after.split_at(*value_len);
-                rest = after;
-                Entry { hash: *hash, draft: draft.moved_to(key, value) }
-            };
-        self.parts.iter().map(entry).collect()
-    }
-}
-
-/// Who is told how a queued operation went.
-enum Reply {
-    /// A thread that waits.
-    Ticket(Arc<Ticket>),
-    /// Nobody waits; this is called.
-    Call(WriteDone),
-}
-
-/// Calls to make when neither lane nor lead is held any more: they may write, or close the store.
-type Calls = Vec<(WriteDone, Result<()>)>;
-
-/// What a waiting thread is to do.
-enum Turn {
-    Wait,
-    Lead,
-    Done(Result<()>),
-}
-
-struct Ticket {
-    turn: Mutex<Turn>,
-    changed: Condvar,
-}
-
-impl Ticket {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { turn: Mutex::new(Turn::Wait), changed: Condvar::new() })
-    }
-
-    fn tell(&self, turn: Turn) {
-        *self.turn.lock() = turn;
-        self.changed.notify_one();
-    }
-
-    /// Waits for anything but `Wait`.
-    fn wait(&self) -> Turn {
-        let mut turn = self.turn.lock();
-        self.changed.wait_while(&mut turn, |turn| matches!(turn, Turn::Wait));
-        std::mem::replace(&mut *turn, Turn::Wait)
-    }
-}
-
-struct Request {
-    op: QueuedOp,
-    reply: Reply,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// Whether someone leads, or was told to.
-    leading: bool,
-    /// Whether the committer thread is the one who was told to.
-    committer_leads: bool,
-    waiting: VecDeque<Request>,
-}
-
-/// What only the leader touches.
-struct Lane {
-    active: Option<SegmentWriter>,
-    /// The last seqno that was given away.
-    seqno: Seqno,
-    /// Up to where the last mark in the log says it is durable.
-    marked: Seqno,
-    /// The staged records, to be appended at the end of `active`.
-    buffer: Vec<u8>,
-    staged: Vec<Staged>,
-    /// The last staged record of a key, by hash; kept only while a group has several operations.
-    latest: HashMap<KeyHash, usize>,
-    /// Appended since the space bound was last looked at.
-    unweighed_bytes: u64,
-}
-
-/// A record in the buffer.
-struct Staged {
-    hash: KeyHash,
-    kind: Kind,
-    seqno: Seqno,
-    in_batch: bool,
-    start: usize,
-    len: usize,
-    key_start: usize,
-    key_len: usize,
-}
-
-/// Segments with appended bytes that may not be durable yet, oldest first.
-#[derive(Default)]
-struct Unsynced {
-    segments: Vec<Arc<Segment>>,
-    /// Whether a segment's directory entry may not be durable.
-    dir: bool,
-}
 
 const OPEN: u8 = 0;
 /// What is queued is still done, and nothing more is taken.
@@ -216,13 +67,10 @@ pub(crate) struct Counts {
     pub(crate) groups: AtomicU64,
     /// Records in them.
     pub(crate) records: AtomicU64,
-    /// Rounds of `fdatasync`.
-    pub(crate) syncs: AtomicU64,
 }
 
 /// The one way into a store's log. All methods may be called from any thread.
 pub(crate) struct Writer {
-    disk: Arc<dyn Disk>,
     dir: std::path::PathBuf,
     durability: Durability,
     auto_compaction: bool,
@@ -230,13 +78,10 @@ pub(crate) struct Writer {
     segments: Arc<Segments>,
     queue: Mutex<Queue>,
     lane: Mutex<Lane>,
-    sync_lane: Mutex<()>,
-    unsynced: Mutex<Unsynced>,
+    sync_lane: SyncLane,
     state: AtomicU8,
-    /// Every write up to this one is appended, published, durable.
-    appended: AtomicU64,
+    /// Every write up to this one is published.
     published: AtomicU64,
-    durable: AtomicU64,
     key_count: AtomicU64,
     /// Raised when the committer thread is to lead.
     commit_wanted: Signal,
@@ -270,20 +115,16 @@ impl Writer {
             unweighed_bytes: 0,
         };
         Self {
-            disk,
-            dir,
             durability: options.durability,
             auto_compaction: options.auto_compaction,
             keydir,
             segments,
             queue: Mutex::default(),
             lane: Mutex::new(lane),
-            sync_lane: Mutex::new(()),
-            unsynced: Mutex::default(),
+            sync_lane: SyncLane::new(disk, dir.clone(), last),
+            dir,
             state: AtomicU8::new(OPEN),
-            appended: AtomicU64::new(last.get()),
             published: AtomicU64::new(last.get()),
-            durable: AtomicU64::new(last.get()),
             key_count: AtomicU64::new(key_count),
             commit_wanted: Signal::default(),
             counts: Counts::default(),
@@ -390,7 +231,10 @@ impl Writer {
         drop(lane);
         drop(leadership);
         for (done, outcome) in calls {
-            done(outcome);
+            // Somebody else's code: its panic is not the writer's.
+            if panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
+                log::error!("{}: a function given to write_then panicked", self.dir.display());
+            }
         }
     }
 
@@ -406,7 +250,7 @@ impl Writer {
         for (reply, outcome) in replies.drain(..) {
             let outcome = match &committed {
                 Ok(()) => outcome,
-                Err(error) => Err(again(error)),
+                Err(error) => Err(error.for_another()),
             };
             match reply {
                 Reply::Ticket(ticket) => ticket.tell(Turn::Done(outcome)),
@@ -462,7 +306,7 @@ impl Writer {
 
     /// Begins a group with a mark, if more became durable since the last one.
     fn begin(&self, lane: &mut Lane) {
-        let durable = self.durable();
+        let durable = self.sync_lane.durable();
         if lane.staged.is_empty() && durable > lane.marked {
             let (base, salt) = lane.place();
             record::encode_mark(&mut lane.buffer, base, salt, lane.seqno, durable);
@@ -492,11 +336,7 @@ impl Writer {
         let capacity = self.segments.seal_bytes().max(segment::capacity_for(len + MARK_LEN));
         let active = self.segments.create(Origin::Log, lane.seqno, capacity)?;
         self.segments.publish();
-        {
-            let mut unsynced = self.unsynced.lock();
-            unsynced.segments.push(Arc::clone(active.segment()));
-            unsynced.dir = true;
-        }
+        self.sync_lane.watch(active.segment());
         lane.active = Some(active);
         self.segments.compaction_wanted.raise();
         Ok(())
@@ -545,8 +385,8 @@ impl Writer {
             return Err(error);
         }
         lane.staged.iter().for_each(|staged| active.note(staged.seqno));
-        // Release: pairs with the Acquire in `sync_rounds`: who reads it syncs these bytes.
-        self.appended.store(last.get(), Ordering::Release);
+        self.sync_lane.note_appended(last);
+        // Relaxed: statistics.
         self.counts.groups.fetch_add(1, Ordering::Relaxed);
         let count = u64::try_from(lane.staged.len()).expect("a length fits 64 bits");
         self.counts.records.fetch_add(count, Ordering::Relaxed);
@@ -645,48 +485,12 @@ impl Writer {
     /// Makes every write that has returned so far durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.check_open()?;
-        // Acquire: pairs with the Release in `append`.
-        self.sync_to(Seqno::new(self.appended.load(Ordering::Acquire)))
+        self.sync_to(self.sync_lane.appended())
     }
 
     fn sync_to(&self, wanted: Seqno) -> Result<()> {
-        if self.durable() >= wanted {
-            return Ok(());
-        }
-        let _lane = self.sync_lane.lock();
-        if self.state() == POISONED {
-            return Err(KvsError::Poisoned);
-        }
-        if self.durable() >= wanted {
-            return Ok(());
-        }
-        self.sync_round().inspect_err(|_| self.poison())
-    }
-
-    /// Syncs everything that was appended before the call. Runs in the sync lane.
-    fn sync_round(&self) -> Result<()> {
-        // Read before the list: a segment is in the list before anything is appended to it.
-        // Acquire: pairs with the Release in `append`.
-        let covered = self.appended.load(Ordering::Acquire);
-        let (segments, dir) = {
-            let mut unsynced = self.unsynced.lock();
-            (unsynced.segments.clone(), std::mem::take(&mut unsynced.dir))
-        };
-        // What was sealed before the sync is done with after it.
-        let sealed: Vec<_> =
-            segments.iter().filter(|segment| segment.footer().is_some()).cloned().collect();
-        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
-        for segment in &segments {
-            segment.sync()?;
-        }
-        if dir {
-            self.disk.sync_dir(&self.dir)?;
-        }
-        // Release: pairs with the Acquire in `durable`.
-        self.durable.fetch_max(covered, Ordering::Release);
-        let is_done = |held: &Arc<Segment>| sealed.iter().any(|done| Arc::ptr_eq(held, done));
-        self.unsynced.lock().segments.retain(|segment| !is_done(segment));
-        Ok(())
+        let poisoned = || self.state() == POISONED;
+        self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|_| self.poison())
     }
 
     /// Seals the active segment, so that compaction may take it as an input.
@@ -710,10 +514,7 @@ impl Writer {
         let closed = match self.state() {
             CLOSED => return Ok(()),
             POISONED => Err(KvsError::Poisoned),
-            _ => self.seal(&mut lane).and_then(|()| {
-                let _lane = self.sync_lane.lock();
-                if self.unsynced.lock().segments.is_empty() { Ok(()) } else { self.sync_round() }
-            }),
+            _ => self.seal(&mut lane).and_then(|()| self.sync_lane.sync_all()),
         };
         // Release: pairs with the Acquire in `state`.
         self.state.store(CLOSED, Ordering::Release);
@@ -753,17 +554,18 @@ impl Writer {
         Seqno::new(self.published.load(Ordering::Acquire))
     }
 
-    fn durable(&self) -> Seqno {
-        // Acquire: pairs with the Release in `sync_round`.
-        Seqno::new(self.durable.load(Ordering::Acquire))
-    }
-
     /// Whether something is appended that may not be durable.
     pub(crate) fn has_unsynced(&self) -> bool {
-        self.appended.load(Ordering::Acquire) > self.durable().get()
+        self.sync_lane.appended() > self.sync_lane.durable()
+    }
+
+    /// Rounds of `fdatasync` so far.
+    pub(crate) fn sync_count(&self) -> u64 {
+        self.sync_lane.round_count()
     }
 
     pub(crate) fn key_count(&self) -> u64 {
+        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
         self.key_count.load(Ordering::Relaxed)
     }
 }
@@ -793,84 +595,6 @@ impl Drop for Leadership<'_> {
     }
 }
 
-impl Lane {
-    /// Whether the records of `entries` fit behind what is staged.
-    fn fits(&self, entries: &[Entry<'_>]) -> bool {
-        let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
-        let active = self.active.as_ref();
-        active.is_some_and(|active| active.fits(self.buffer.len() + len + MARK_LEN))
-    }
-
-    /// Where the buffer will lie.
-    fn place(&self) -> (u64, record::Salt) {
-        let segment = self.active.as_ref().expect("staging made sure of a segment").segment();
-        (segment.len(), segment.header.salt)
-    }
-
-    fn stage(&mut self, entry: &Entry<'_>, place: BatchPlace, grouped: bool) {
-        let (base, salt) = self.place();
-        let start = self.buffer.len();
-        self.seqno = self.seqno.next();
-        entry.draft.encode(&mut self.buffer, base, salt, self.seqno, place);
-        let key_len = entry.draft.key.len();
-        let expiry_len = entry.draft.expiry_ms.map_or(0, |_| 8);
-        if grouped {
-            self.latest.insert(entry.hash, self.staged.len());
-        }
-        self.staged.push(Staged {
-            hash: entry.hash,
-            kind: entry.draft.kind,
-            seqno: self.seqno,
-            in_batch: place != BatchPlace::Alone,
-            start,
-            len: self.buffer.len() - start,
-            key_start: start + record::HEADER_LEN + expiry_len,
-            key_len,
-        });
-    }
-
-    fn key(&self, staged: &Staged) -> &[u8] {
-        let end = staged.key_start + staged.key_len;
-        self.buffer.get(staged.key_start..end).expect("staged records lie in the buffer")
-    }
-
-    /// What the last staged record of the entry's key does, if there is one.
-    fn latest_kind(&self, entry: &Entry<'_>) -> Option<Kind> {
-        let staged = self.staged.get(*self.latest.get(&entry.hash)?)?;
-        if self.key(staged) == entry.draft.key {
-            return Some(staged.kind);
-        }
-        // Two keys of one group with the same 64-bit hash: look at all of them.
-        let mut newest_first = self.staged.iter().rev();
-        newest_first.find(|staged| self.key(staged) == entry.draft.key).map(|staged| staged.kind)
-    }
-
-    fn clear(&mut self) {
-        self.buffer.clear();
-        self.buffer.shrink_to(BUFFER_KEPT_LEN_MAX);
-        self.staged.clear();
-        self.latest.clear();
-    }
-}
-
 fn offset(start: usize) -> u64 {
     u64::try_from(start).expect("a buffer length fits 64 bits")
-}
-
-/// The same error for another member of the group.
-fn again(error: &KvsError) -> KvsError {
-    let copy = |source: &io::Error| match source.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(source.kind(), source.to_string()),
-    };
-    match error {
-        KvsError::Io { op, path, source } => {
-            KvsError::Io { op, path: path.clone(), source: copy(source) }
-        }
-        KvsError::NoSpace { path, source } => {
-            KvsError::NoSpace { path: path.clone(), source: copy(source) }
-        }
-        KvsError::Closed => KvsError::Closed,
-        _ => KvsError::Poisoned,
-    }
 }

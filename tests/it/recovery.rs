@@ -152,7 +152,7 @@ fn every_flipped_byte_is_right_or_reported() {
     let clean = dir.path().join("clean");
     let store = KvStore::open_with(&clean, tiny_segments()).unwrap();
     for i in 0..40_u32 {
-        store.set_bytes(&i.to_be_bytes(), &vec![i as u8; 60]).unwrap();
+        store.set_bytes(&i.to_be_bytes(), &[i as u8; 60]).unwrap();
     }
     store.remove_bytes(&3_u32.to_be_bytes()).unwrap();
     let expected = contents(&store, 40);

@@ -120,7 +120,7 @@ pub(crate) fn has_extension(path: &str, extension: &str) -> bool {
 
 /// The line that holds byte `at`, counted from 1.
 pub(crate) fn line_at(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1
+    text[..at].matches('\n').count() + 1
 }
 
 fn is_word_byte(byte: u8) -> bool {

@@ -1,0 +1,107 @@
+//! The lane: what only the leader touches, among it the buffer in which a group is put together.
+//!
+//! ```text
+//! active segment | record | record | ...       on disk
+//!                                   [ mark | record | record ... ]    buffer, appended as a whole
+//! ```
+//! Staging gives each record its seqno and its place; nothing is visible before the writer has
+//! appended and published it.
+
+use std::collections::HashMap;
+
+use crate::store::keydir::KeyHash;
+use crate::store::location::Seqno;
+use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
+use crate::store::segment::SegmentWriter;
+use crate::store::writer::queue::Entry;
+
+/// The buffer of a group gives memory above this back after the group (4 MiB).
+const BUFFER_KEPT_LEN_MAX: usize = 4 << 20;
+
+/// What only the leader touches.
+pub(super) struct Lane {
+    pub(super) active: Option<SegmentWriter>,
+    /// The last seqno that was given away.
+    pub(super) seqno: Seqno,
+    /// Up to where the last mark in the log says it is durable.
+    pub(super) marked: Seqno,
+    /// The staged records, to be appended at the end of `active`.
+    pub(super) buffer: Vec<u8>,
+    pub(super) staged: Vec<Staged>,
+    /// The last staged record of a key, by hash; kept only while a group has several operations.
+    pub(super) latest: HashMap<KeyHash, usize>,
+    /// Appended since the space bound was last looked at.
+    pub(super) unweighed_bytes: u64,
+}
+
+/// A record in the buffer.
+pub(super) struct Staged {
+    pub(super) hash: KeyHash,
+    pub(super) kind: Kind,
+    pub(super) seqno: Seqno,
+    pub(super) in_batch: bool,
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) key_start: usize,
+    pub(super) key_len: usize,
+}
+
+impl Lane {
+    /// Whether the records of `entries` fit behind what is staged.
+    pub(super) fn fits(&self, entries: &[Entry<'_>]) -> bool {
+        let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
+        let active = self.active.as_ref();
+        active.is_some_and(|active| active.fits(self.buffer.len() + len + MARK_LEN))
+    }
+
+    /// Where the buffer will lie.
+    pub(super) fn place(&self) -> (u64, record::Salt) {
+        let segment = self.active.as_ref().expect("staging made sure of a segment").segment();
+        (segment.len(), segment.header.salt)
+    }
+
+    pub(super) fn stage(&mut self, entry: &Entry<'_>, place: BatchPlace, grouped: bool) {
+        let (base, salt) = self.place();
+        let start = self.buffer.len();
+        self.seqno = self.seqno.next();
+        entry.draft.encode(&mut self.buffer, base, salt, self.seqno, place);
+        let key_len = entry.draft.key.len();
+        let expiry_len = entry.draft.expiry_ms.map_or(0, |_| 8);
+        if grouped {
+            self.latest.insert(entry.hash, self.staged.len());
+        }
+        self.staged.push(Staged {
+            hash: entry.hash,
+            kind: entry.draft.kind,
+            seqno: self.seqno,
+            in_batch: place != BatchPlace::Alone,
+            start,
+            len: self.buffer.len() - start,
+            key_start: start + record::HEADER_LEN + expiry_len,
+            key_len,
+        });
+    }
+
+    pub(super) fn key(&self, staged: &Staged) -> &[u8] {
+        let end = staged.key_start + staged.key_len;
+        self.buffer.get(staged.key_start..end).expect("staged records lie in the buffer")
+    }
+
+    /// What the last staged record of the entry's key does, if there is one.
+    pub(super) fn latest_kind(&self, entry: &Entry<'_>) -> Option<Kind> {
+        let staged = self.staged.get(*self.latest.get(&entry.hash)?)?;
+        if self.key(staged) == entry.draft.key {
+            return Some(staged.kind);
+        }
+        // Two keys of one group with the same 64-bit hash: look at all of them.
+        let mut newest_first = self.staged.iter().rev();
+        newest_first.find(|staged| self.key(staged) == entry.draft.key).map(|staged| staged.kind)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_LEN_MAX);
+        self.staged.clear();
+        self.latest.clear();
+    }
+}

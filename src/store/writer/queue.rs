@@ -1,0 +1,133 @@
+//! Operations, and the queue of those that wait for a leader.
+//!
+//! An [`Op`] borrows its keys and values from the caller. One that has to wait is copied into a
+//! [`QueuedOp`], which owns them, and its [`Reply`] says who is told how it went: a thread that
+//! waits on a [`Ticket`], or a function to be called. A ticket can also tell its thread to lead.
+//!
+//! Any thread may queue; only the leader takes requests out. Nothing here knows files.
+
+use std::collections::VecDeque;
+
+use crate::error::Result;
+use crate::store::keydir::KeyHash;
+use crate::store::record::Draft;
+use crate::sync::{Arc, Condvar, Mutex};
+use crate::write_batch::WriteDone;
+
+/// One key's part of an operation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) hash: KeyHash,
+    pub(crate) draft: Draft<'a>,
+}
+
+/// What an operation asks for, beside its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpKind {
+    /// Puts and tombstones, all or nothing; a tombstone of an absent key has no effect.
+    Apply,
+    /// One tombstone; an absent key is `KeyNotFound`.
+    Remove,
+}
+
+/// An operation whose keys and values the caller holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Op<'a> {
+    pub(crate) kind: OpKind,
+    /// Each key once.
+    pub(crate) entries: &'a [Entry<'a>],
+    pub(crate) sync: bool,
+}
+
+/// An operation that waits in the queue and owns its bytes.
+#[derive(Debug)]
+pub(super) struct QueuedOp {
+    pub(super) kind: OpKind,
+    /// For each entry: hash, draft without its bytes, length of key, length of value.
+    pub(super) parts: Vec<(KeyHash, Draft<'static>, usize, usize)>,
+    /// Keys and values, one after the other.
+    pub(super) bytes: Vec<u8>,
+    pub(super) sync: bool,
+}
+
+impl QueuedOp {
+    pub(super) fn new(op: &Op<'_>) -> Self {
+        let len = |entry: &Entry<'_>| entry.draft.key.len() + entry.draft.value.len();
+        let mut bytes = Vec::with_capacity(op.entries.iter().map(len).sum());
+        let mut part = |entry: &Entry<'_>| {
+            let draft = &entry.draft;
+            bytes.extend_from_slice(draft.key);
+            bytes.extend_from_slice(draft.value);
+            (entry.hash, draft.moved_to(b"", b""), draft.key.len(), draft.value.len())
+        };
+        let parts = op.entries.iter().map(&mut part).collect();
+        Self { kind: op.kind, parts, bytes, sync: op.sync }
+    }
+
+    pub(super) fn entries(&self) -> Vec<Entry<'_>> {
+        let mut rest = &*self.bytes;
+        let entry =
+            |(hash, draft, key_len, value_len): &(KeyHash, Draft<'static>, usize, usize)| {
+                let (key, after) = rest.split_at(*key_len);
+                let (value, after) = after.split_at(*value_len);
+                rest = after;
+                Entry { hash: *hash, draft: draft.moved_to(key, value) }
+            };
+        self.parts.iter().map(entry).collect()
+    }
+}
+
+/// Who is told how a queued operation went.
+pub(super) enum Reply {
+    /// A thread that waits.
+    Ticket(Arc<Ticket>),
+    /// Nobody waits; this is called.
+    Call(WriteDone),
+}
+
+/// Calls to make when neither lane nor lead is held any more: they may write, or close the store.
+pub(super) type Calls = Vec<(WriteDone, Result<()>)>;
+
+/// What a waiting thread is to do.
+pub(super) enum Turn {
+    Wait,
+    Lead,
+    Done(Result<()>),
+}
+
+pub(super) struct Ticket {
+    pub(super) turn: Mutex<Turn>,
+    pub(super) changed: Condvar,
+}
+
+impl Ticket {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { turn: Mutex::new(Turn::Wait), changed: Condvar::new() })
+    }
+
+    pub(super) fn tell(&self, turn: Turn) {
+        *self.turn.lock() = turn;
+        self.changed.notify_one();
+    }
+
+    /// Waits for anything but `Wait`.
+    pub(super) fn wait(&self) -> Turn {
+        let mut turn = self.turn.lock();
+        self.changed.wait_while(&mut turn, |turn| matches!(turn, Turn::Wait));
+        std::mem::replace(&mut *turn, Turn::Wait)
+    }
+}
+
+pub(super) struct Request {
+    pub(super) op: QueuedOp,
+    pub(super) reply: Reply,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    /// Whether someone leads, or was told to.
+    pub(super) leading: bool,
+    /// Whether the committer thread is the one who was told to.
+    pub(super) committer_leads: bool,
+    pub(super) waiting: VecDeque<Request>,
+}

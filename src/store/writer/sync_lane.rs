@@ -1,0 +1,126 @@
+//! The sync lane: makes the log durable, one round of `fdatasync` at a time.
+//!
+//! A round covers everything that was appended before it began, whoever waits for it. Appends go on
+//! meanwhile; so does the sealing of a segment, which stays in the list until a round has covered
+//! its footer too. Any thread may sync.
+//!
+//! What is durable is always a prefix of the write order: segments are synced oldest first, and the
+//! durable seqno rises only after all of them.
+
+use std::path::PathBuf;
+
+use crate::error::{KvsError, Result};
+use crate::store::disk::Disk;
+use crate::store::location::Seqno;
+use crate::store::segment::Segment;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+
+pub(super) struct SyncLane {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Held for a round.
+    lane: Mutex<()>,
+    unsynced: Mutex<Unsynced>,
+    /// Every write up to this one is in the log, and in the log on disk.
+    appended: AtomicU64,
+    durable: AtomicU64,
+    round_count: AtomicU64,
+}
+
+#[derive(Default)]
+struct Unsynced {
+    /// Segments with bytes that may not be durable, oldest first.
+    segments: Vec<Arc<Segment>>,
+    /// Whether a segment's directory entry may not be durable.
+    dir: bool,
+}
+
+impl SyncLane {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, last: Seqno) -> Self {
+        Self {
+            disk,
+            dir,
+            lane: Mutex::new(()),
+            unsynced: Mutex::default(),
+            appended: AtomicU64::new(last.get()),
+            durable: AtomicU64::new(last.get()),
+            round_count: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes `segment`, just created, into the list. To be called before anything is appended to
+    /// it for a write.
+    pub(super) fn watch(&self, segment: &Arc<Segment>) {
+        let mut unsynced = self.unsynced.lock();
+        unsynced.segments.push(Arc::clone(segment));
+        unsynced.dir = true;
+    }
+
+    /// Takes down that every write up to `last` is appended.
+    pub(super) fn note_appended(&self, last: Seqno) {
+        // Release: pairs with the Acquire in `appended`: who reads it syncs these bytes.
+        self.appended.store(last.get(), Ordering::Release);
+    }
+
+    pub(super) fn appended(&self) -> Seqno {
+        // Acquire: pairs with the Release in `note_appended`.
+        Seqno::new(self.appended.load(Ordering::Acquire))
+    }
+
+    pub(super) fn durable(&self) -> Seqno {
+        // Acquire: pairs with the Release in `round`.
+        Seqno::new(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(super) fn round_count(&self) -> u64 {
+        // Relaxed: a statistic.
+        self.round_count.load(Ordering::Relaxed)
+    }
+
+    /// Returns when every write up to `wanted`, which is appended, is durable.
+    ///
+    /// After an error the caller poisons the writer; `is_poisoned` says that it has.
+    pub(super) fn sync_to(&self, wanted: Seqno, is_poisoned: &dyn Fn() -> bool) -> Result<()> {
+        if self.durable() >= wanted {
+            return Ok(());
+        }
+        let _lane = self.lane.lock();
+        if is_poisoned() {
+            return Err(KvsError::Poisoned);
+        }
+        // The round that this one waited for may have covered it.
+        if self.durable() >= wanted { Ok(()) } else { self.round() }
+    }
+
+    /// Makes everything durable, footers included.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        let _lane = self.lane.lock();
+        let nothing = self.unsynced.lock().segments.is_empty();
+        if nothing { Ok(()) } else { self.round() }
+    }
+
+    fn round(&self) -> Result<()> {
+        // Read before the list: a segment is in the list before anything is appended to it.
+        let covered = self.appended();
+        let (segments, dir) = {
+            let mut unsynced = self.unsynced.lock();
+            (unsynced.segments.clone(), std::mem::take(&mut unsynced.dir))
+        };
+        // What was sealed before the round is done with after it.
+        let sealed: Vec<_> =
+            segments.iter().filter(|segment| segment.footer().is_some()).cloned().collect();
+        // Relaxed: a statistic.
+        self.round_count.fetch_add(1, Ordering::Relaxed);
+        for segment in &segments {
+            segment.sync()?;
+        }
+        if dir {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        // Release: pairs with the Acquire in `durable`.
+        self.durable.fetch_max(covered.get(), Ordering::Release);
+        let is_done = |held: &Arc<Segment>| sealed.iter().any(|done| Arc::ptr_eq(held, done));
+        self.unsynced.lock().segments.retain(|segment| !is_done(segment));
+        Ok(())
+    }
+}
