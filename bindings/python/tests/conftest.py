@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
 import textwrap
@@ -65,6 +67,8 @@ def in_fork(body: Callable[[], str]) -> str:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
+        if not select.select([pipe], [], [], 30)[0]:
+            os.kill(pid, signal.SIGKILL)
         answer = pipe.read()
     os.waitpid(pid, 0)
-    return answer
+    return answer or "the child hung or died"

@@ -140,7 +140,7 @@ def test_a_library_that_is_none_is_an_import_error(tmp_path: Path) -> None:
     text.write_text("no library")
     import _ctypes
 
-    foreign = _ctypes.__file__
+    foreign: str = _ctypes.__file__
     assert import_with(missing) == f"ImportError: KVS_LIBRARY names {missing}, which is not a file"
     assert import_with(text).startswith(f"ImportError: cannot load {text}: ")
     assert re.match(r"ImportError: .* has no kvs_check_abi", import_with(foreign))

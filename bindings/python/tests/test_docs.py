@@ -51,7 +51,7 @@ def test_examples_of_the_readme_hold(tmp_path: Path, monkeypatch: pytest.MonkeyP
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", readme, flags=re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
-    assert check_examples(examples_of("\n".join(blocks), "README.md")) > 20
+    assert check_examples(examples_of("\n".join(blocks), "README.md")) >= len(blocks) > 5
 
 
 def test_every_exception_is_in_the_readme() -> None:

@@ -206,7 +206,7 @@ def test_a_store_cannot_be_pickled_or_copied(store: kvs.Store) -> None:
             duplicate(store)
 
 
-@pytest.mark.parametrize("kind", sorted(set(_errors.CLASSES.values()), key=lambda k: k.__name__))
+@pytest.mark.parametrize("kind", sorted(set(_errors.CLASSES.values()), key=str))
 def test_an_error_survives_pickling(kind: type[kvs.Error]) -> None:
     """Process pools pickle what their workers raise."""
     error = kind(-8, "KVS_ERR_IO", "cannot read d/x", "d", errno.EIO)

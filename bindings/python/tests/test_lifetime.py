@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_threads_share_a_store(store: kvs.Store) -> None:
             if number % 3 == 0:
                 del store[key]
 
-    check_all(threads(lambda name=name: work(name) for name in range(8)))  # type: ignore[misc]
+    check_all(threads(partial(work, name) for name in range(8)))
     assert len(store) == 8 * (500 - 167)
 
 
@@ -47,7 +48,7 @@ def test_closing_while_threads_are_inside_is_an_error_for_them_and_no_crash(
                 call()
 
     running = threads(
-        lambda call=call: use(call)  # type: ignore[misc]
+        partial(use, call)
         for call in (
             lambda: store[b"k"],
             lambda: store.__setitem__(b"k", bytes(turn)),
@@ -76,8 +77,8 @@ class Thread(threading.Thread):
             self.failure = error
 
 
-def threads(bodies: object) -> list[Thread]:
-    started = [Thread(body) for body in bodies]  # type: ignore[attr-defined]
+def threads(bodies: Iterable[Callable[[], object]]) -> list[Thread]:
+    started = [Thread(body) for body in bodies]
     for thread in started:
         thread.start()
     return started
@@ -94,8 +95,7 @@ def check_all(running: list[Thread]) -> None:
 
 def test_the_interpreter_goes_on_while_a_call_waits(store: kvs.Store) -> None:
     with store.serve() as server:
-        call = lambda: _abi.lib.kvs_server_wait(server._handle.pointer, 500)  # noqa: E731
-        waiting = Thread(call)
+        waiting = Thread(partial(_abi.lib.kvs_server_wait, server._handle.pointer, 500))
         waiting.start()
         turns = 0
         while waiting.is_alive():
@@ -188,9 +188,7 @@ def test_opening_and_closing_leaves_nothing_behind(path: Path) -> None:
     assert resident_bytes() - resident_before < 20 << 20
 
 
-def test_the_child_of_a_fork_is_refused_and_the_parent_goes_on(
-    store: kvs.Store, path: Path
-) -> None:
+def test_the_child_of_a_fork_is_refused_and_the_parent_goes_on(store: kvs.Store) -> None:
     store[b"k"] = b"v"
     server = store.serve()
 
@@ -214,11 +212,9 @@ def test_the_child_of_a_fork_is_refused_and_the_parent_goes_on(
                 refused += all(word in str(error) for word in words)
         server.stop()
         store.close()
-        with kvs.open(path.with_name("own")) as own:
-            own[b"k"] = b"of the child"
-            return f"{refused} refused, {own[b'k']!r}"
+        return f"{refused} refused"
 
-    assert in_fork(child) == "9 refused, b'of the child'"
+    assert in_fork(child) == "9 refused"
     store[b"k"] = b"later"
     assert (store[b"k"], server.wait(0)) == (b"later", False)
     server.stop()
@@ -238,11 +234,11 @@ def test_a_child_that_exits_in_the_middle_of_a_block_does_no_harm(path: Path) ->
                 sys.exit(7)
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             store[b"k"] = b"after"
-            print(store[b"k"])
+            print(store[b"k"].decode())
         """,
         path,
     )
-    assert out.splitlines() == ["7", "b'after'"]
+    assert out.splitlines() == ["7", "after"]
     with kvs.open(path) as store:
         assert store[b"k"] == b"after"
 

@@ -49,8 +49,8 @@ class Handle:
             status,
             self.path,
             f"the {self.kind} {self.path!r} belongs to process {self.pid} and cannot be used in "
-            f"process {os.getpid()}, which was forked from it; open the store after the fork, or "
-            'use the "spawn" start method of multiprocessing',
+            f"process {os.getpid()}, which was forked from it; fork before opening a store, or use "
+            'the "spawn" start method of multiprocessing',
         )
 
     def release(self) -> None:

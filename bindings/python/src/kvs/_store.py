@@ -181,7 +181,8 @@ class Store:
     it and a failure to write goes unseen.
 
     After ``os.fork()`` the child cannot use the store (:class:`ForkedError`), and the parent goes
-    on. A store cannot be pickled: open it where it is used, with one process per directory.
+    on: fork before opening a store, or use the "spawn" start method of multiprocessing. A store
+    cannot be pickled: pass its path to the process that shall open it.
 
     >>> import kvs
     >>> with kvs.open("cities") as store:
