@@ -1,6 +1,6 @@
 """Shows kvs at work: two hosts with a store each, and a client in another process.
 
-python3 demo.py --c-host FILE --client FILE --directory DIRECTORY
+python3 demo.py [--c-host FILE] [--client FILE] [--directory DIRECTORY]
 
 Each host loads the names of all Unicode characters and serves its open store. While it is up,
 kvs-client reads a name, sets a key, reads it, removes it, and asks for a key that is not there. Any
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TARGET = HERE.parents[2] / "target"
 
 # Seconds that a host may take to load and listen, to stop, and a client to answer.
 LISTEN_SECONDS_MAX = 120
@@ -44,9 +45,12 @@ class DemoError(Exception):
 def main() -> None:
     """Run both hosts, one after the other."""
     parser = argparse.ArgumentParser(description="Show kvs at work.")
-    parser.add_argument("--c-host", type=Path, required=True, help="the program of ffi-tests/demo")
-    parser.add_argument("--client", type=Path, required=True, help="kvs-client")
-    parser.add_argument("--directory", type=Path, required=True, help="where to keep everything")
+    for option, default, what in (
+        ("--c-host", TARGET / "ffi-tests" / "host", "the program of ffi-tests/demo"),
+        ("--client", TARGET / "release" / "kvs-client", "kvs-client"),
+        ("--directory", TARGET / "demo", "where to keep everything"),
+    ):
+        parser.add_argument(option, type=Path, default=default, help=f"{what} [{default}]")
     arguments = parser.parse_args()
 
     names = arguments.directory / "unicode.tsv"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Makes target/venv with the pinned tools and the package; does nothing if that is up to date.
+#
+#   dev/setup.sh             the package in place: it loads the newest build in target/
+#   dev/setup.sh --wheel     the package as users get it, built and installed with its library
+#
+# KVS_LIBRARY names the library for the wheel; without it, cargo builds one.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+package=bindings/python
+venv=target/venv
+requirements=$package/dev/requirements.txt
+
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        apt-get install -qq --no-install-recommends python3-venv >/dev/null
+    else
+        echo "setup.sh: install the Debian package python3-venv" >&2
+        exit 1
+    fi
+fi
+
+if ! cmp -s "$requirements" "$venv/requirements.txt"; then
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+    cp "$requirements" "$venv/requirements.txt"
+fi
+
+install() {
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+        --force-reinstall "$@"
+}
+if [ "${1:-}" = --wheel ]; then
+    install "./$package"
+else
+    install --editable "./$package"
+fi
