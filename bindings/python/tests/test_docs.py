@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import os
-import pkgutil
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from conftest import STRICT
 import kvs
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ["kvs", *(f"kvs.{module.name}" for module in pkgutil.iter_modules(kvs.__path__))]
+MODULES = ["kvs", *(f"kvs.{path.stem}" for path in Path(kvs.__file__).parent.glob("_[a-z]*.py"))]
 
 
 def examples_of(text: str, name: str) -> doctest.DocTest:

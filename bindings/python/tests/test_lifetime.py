@@ -249,10 +249,12 @@ def test_a_store_is_not_passed_to_another_process(store: kvs.Store) -> None:
         context.Process(target=len, args=(store,)).start()
 
 
-def test_an_interpreter_that_exits_with_everything_open_ends_in_silence(path: Path) -> None:
-    check_python(
+def test_an_interpreter_that_exits_closes_what_is_open_in_silence(path: Path) -> None:
+    out = check_python(
         """
-        import sys
+        import atexit, sys
+        # Registered first, so it runs last.
+        atexit.register(lambda: print(store.closed, server.wait(0)))
         import kvs
         store = kvs.open(sys.argv[1])
         server = store.serve()
@@ -261,6 +263,7 @@ def test_an_interpreter_that_exits_with_everything_open_ends_in_silence(path: Pa
         """,
         path,
     )
+    assert out == "True True\n"
     with kvs.open(path) as store:
         assert (len(store), store[b"999"]) == (1000, bytes(999))
 
