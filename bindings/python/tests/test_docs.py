@@ -93,5 +93,8 @@ def test_the_example_serve_answers_until_its_input_ends(tmp_path: Path) -> None:
         assert host.stdout
         line = host.stdout.readline()
         assert re.fullmatch(r"listening on 127\.0\.0\.1:\d+\n", line)
-        out, err = host.communicate(timeout=30)
+        try:
+            out, err = host.communicate(timeout=30)
+        finally:
+            host.kill()
     assert (host.returncode, out, err) == (0, "stopped\n", "")

@@ -160,22 +160,25 @@ def test_a_server_keeps_its_store_alive(path: Path) -> None:
     server.store.close()
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def threads_count() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the entries of /proc")
 def test_opening_and_closing_leaves_nothing_behind(path: Path) -> None:
     def turn() -> None:
         with kvs.open(path) as store, store.serve():
             store[b"k"] = bytes(1 << 21)
             assert len(store[b"k"]) == 1 << 21
-
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    def threads_count() -> int:
-        return len(os.listdir("/proc/self/task"))
-
-    def resident_bytes() -> int:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
 
     for _ in range(10):
         turn()
@@ -186,6 +189,25 @@ def test_opening_and_closing_leaves_nothing_behind(path: Path) -> None:
     assert (open_files(), threads_count()) == before
     # What each turn reads is 2 MiB: a buffer that is not freed would show as 80.
     assert resident_bytes() - resident_before < 20 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_calls_that_are_refused_leave_nothing_behind(store: kvs.Store, path: Path) -> None:
+    def turn() -> None:
+        with pytest.raises(kvs.LockedError):
+            kvs.open(path, engine="kvs")
+        with pytest.raises(kvs.InvalidArgumentError):
+            store.serve(threads=100_000, pool="rayon")
+
+    for _ in range(1000):
+        turn()
+    before = open_files(), threads_count()
+    resident_before = resident_bytes()
+    for _ in range(5000):
+        turn()
+    assert (open_files(), threads_count()) == before
+    # A set of options has some 200 bytes, so 10,000 of them would show as 2 MB.
+    assert resident_bytes() - resident_before < 1 << 20
 
 
 def test_the_child_of_a_fork_is_refused_and_the_parent_goes_on(store: kvs.Store) -> None:

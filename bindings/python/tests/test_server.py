@@ -204,5 +204,8 @@ with kvs.open(sys.argv[1]) as store, store.serve() as server:
         assert host.stdout
         assert int(host.stdout.readline()) > 0
         host.send_signal(signal.SIGINT)
-        out, err = host.communicate(timeout=20)
+        try:
+            out, err = host.communicate(timeout=20)
+        finally:
+            host.kill()
     assert (host.returncode, out, err) == (0, "interrupted\n", "")
