@@ -189,8 +189,8 @@ def test_ctrl_c_ends_a_wait_without_end(tmp_path: Path) -> None:
     program = """
 import sys, kvs
 with kvs.open(sys.argv[1]) as store, store.serve() as server:
-    print(server.port, flush=True)
     try:
+        print(server.port, flush=True)
         server.wait()
     except KeyboardInterrupt:
         print("interrupted")
