@@ -168,6 +168,11 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert caught.value.path == os.fsdecode(path)
 
 
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(kvs.InvalidArgumentError, match="path"):
+        kvs.open("")
+
+
 def test_a_path_is_not_cut_at_a_zero_byte(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="null"):
         kvs.open(f"{tmp_path}/a\0b")

@@ -111,6 +111,17 @@ def test_every_pool_serves(store: kvs.Store, pool: Any) -> None:
         )
 
 
+def test_a_socket_that_listens_already_is_served_and_stays_open(store: kvs.Store) -> None:
+    store[b"k"] = b"v"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for _ in range(2):
+            with store.serve(listen_fd=listener.fileno()) as server:
+                assert server.port == port
+                assert ask_once(server, {"Get": {"key": "k"}}) == b'{"Ok":"v"}'
+        assert listener.getsockname()[1] == port
+
+
 def test_stopping_frees_the_port_and_keeps_the_store_open(store: kvs.Store) -> None:
     server = store.serve()
     server.stop()
@@ -169,6 +180,7 @@ def test_an_address_that_is_none_is_an_error_that_names_it(store: kvs.Store, add
         ({"pool": "one"}, "shared-queue, rayon or naive"),
         ({"threads": 100_000}, "THREADS"),
         ({"threads": -1}, "between 0"),
+        ({"listen_fd": -1}, "between 0"),
         ({"address": "127.0.0.1:0\0"}, "null"),
     ],
     ids=str,

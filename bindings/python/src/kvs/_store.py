@@ -324,6 +324,7 @@ class Store:
         pool: Literal["shared-queue", "rayon", "naive"] | None = None,
         threads: int | None = None,
         connections_max: int | None = None,
+        listen_fd: int | None = None,
     ) -> Server:
         """Start a server on this store, inside this process, and return it listening.
 
@@ -334,17 +335,19 @@ class Store:
             pool: how its threads are organised; the default is ``"shared-queue"``.
             threads: how many it has; by default one per processor.
             connections_max: most connections at a time.
+            listen_fd: a descriptor that listens already, as a service manager passes it or
+                ``socket.fileno()`` gives it, to be used instead of ``address``. It is duplicated
+                and stays yours.
 
         Raises:
             NetworkError: the address is in use, or not one of this machine.
             ValueError: an argument cannot work.
         """
-        # The library would start it on a closed store, to answer every request with an error.
-        len(self)
         options = {
             _abi.OPT_SERVER_POOL: pool,
             _abi.OPT_SERVER_THREADS: threads,
             _abi.OPT_SERVER_CONNECTIONS_MAX: connections_max,
+            _abi.OPT_SERVER_LISTEN_FD: listen_fd,
         }
         return Server(self, self._handle, address, options)
 
