@@ -21,10 +21,10 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test doctest examples ffi valgrind python demo readme \
+STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
 	deny bench-build
 
-.PHONY: help test bench lib venv header header-matrix $(STEPS)
+.PHONY: help test bench lib venv header header-matrix soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,12 @@ doc: cc ## Documentation, warnings are errors
 rust-test: cc ## Unit and integration tests
 	$(CARGO) test --no-fail-fast --lib --bins --test it
 
+kill: cc ## kill -9 of a writing process, 200 times on one store
+	$(CARGO) test --test kill
+
+soak-kill: cc ## The same 10,000 times (about 7 minutes)
+	KVS_KILL_CYCLES=10000 $(CARGO) test --release --test kill
+
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"
 
@@ -86,10 +92,8 @@ valgrind: lib ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
 	$(FFI) valgrind
 
-python: lib venv ## The Python package: formatting, lints, types, tests
-	cd bindings/python && ../../$(VENV)/bin/ruff format --check . && ../../$(VENV)/bin/ruff check .
-	cd bindings/python && ../../$(VENV)/bin/mypy
-	cd bindings/python && ../../$(VENV)/bin/python -m pytest
+python: lib ## The Python package: formatting, lints, types, tests; again as a wheel
+	bindings/python/dev/check.sh
 
 readme: lib venv ## Every code block of README.md, run; Python as pip installs it
 	$(PIP) install --no-build-isolation --upgrade --target target/site ./bindings/python
@@ -111,7 +115,7 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 	@ln -sf libkvs.so $(BUILT)/$$(readelf -d $(BUILT)/libkvs.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')
 
 venv:
-	@.ci/venv
+	@bindings/python/dev/setup.sh
 
 .PHONY: toolchain cc g++
 
