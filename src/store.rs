@@ -441,7 +441,7 @@ impl Core {
                     Ok(Look::Gone) => continue 'lookup,
                     Ok(Look::Other) => {}
                     Ok(Look::Found(segment, record)) => {
-                        segment.verify(&record, location.offset())?;
+                        let record = segment.verify(record, location.offset())?;
                         self.wait_until_published(&record)?;
                         let is_put = record.kind == Kind::Put;
                         return Ok(is_put.then(|| read(segment, location.offset(), &record)));

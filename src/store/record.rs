@@ -293,7 +293,108 @@ pub(crate) fn decode_mark(record: &Record<'_>) -> Option<Seqno> {
     if is_mark { le_u64(record.value, 0).map(Seqno::new) } else { None }
 }
 
-/// A record as it lies in a segment. [`Record::parse`] gives its parts unverified.
+/// A record as it lies in a segment: its lengths were checked against what is there, and nothing
+/// else. Lookups meet records in this form and verify those whose key is right.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unverified<'a> {
+    /// The whole record, padding included.
+    bytes: &'a [u8],
+    /// Where expiry and key end and the value begins, and where that ends.
+    key_start: usize,
+    value_start: usize,
+    value_end: usize,
+}
+
+impl<'a> Unverified<'a> {
+    /// The record at the start of `bytes`.
+    #[inline]
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Damage> {
+        let (header, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Damage::Short)?;
+        let value_len = u32::from_le_bytes(chunk(header, 16));
+        let key_len = usize::from(u16::from_le_bytes(chunk(header, 20)));
+        let has_expiry = u16::from_le_bytes(chunk(header, 22)) & EXPIRY != 0;
+        let value_len = usize::try_from(value_len).map_err(|_| Damage::Short)?;
+        let key_start = HEADER_LEN + if has_expiry { EXPIRY_LEN } else { 0 };
+        let value_start = key_start + key_len;
+        let value_end = value_start + value_len;
+        let bytes = bytes.get(..value_end.next_multiple_of(ALIGN)).ok_or(Damage::Short)?;
+        Ok(Self { bytes, key_start, value_start, value_end })
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.bytes.get(self.key_start..self.value_start).unwrap_or_default()
+    }
+
+    /// Length of the record, padding included, if the header's checksum holds.
+    pub(crate) fn trusted_len(&self, salt: Salt, offset: u64) -> Option<usize> {
+        valid_header_len(self.bytes, salt, offset)
+    }
+
+    /// Both checksums checked, for a record at `offset` of the segment with `salt`.
+    #[inline]
+    pub(crate) fn verify(self, salt: Salt, offset: u64) -> Result<Record<'a>, Damage> {
+        let (header, body) = self.bytes.split_first_chunk::<HEADER_LEN>().ok_or(Damage::Short)?;
+        let body = body.get(..self.value_end - HEADER_LEN).ok_or(Damage::Short)?;
+        check_sums(header, body, salt.seed(offset))?;
+        let word = u64::from_le_bytes(chunk(header, 8));
+        let flags = u16::from_le_bytes(chunk(header, 22));
+        if flags & !(MORE | BATCH | EXPIRY) != 0 {
+            return Err(Damage::Header);
+        }
+        Ok(Record {
+            kind: Kind::from_code(word >> 56).ok_or(Damage::Header)?,
+            seqno: Seqno::new(word & Seqno::MAX.get()),
+            place: match (flags & BATCH != 0, flags & MORE != 0) {
+                (false, false) => BatchPlace::Alone,
+                (true, true) => BatchPlace::More,
+                (true, false) => BatchPlace::Last,
+                (false, true) => return Err(Damage::Header),
+            },
+            expiry_ms: if flags & EXPIRY == 0 { None } else { le_u64(body, 0) },
+            key: self.key(),
+            value: self.bytes.get(self.value_start..self.value_end).unwrap_or_default(),
+            value_start: self.value_start,
+            body_crc: u32::from_le_bytes(chunk(header, 4)),
+            len: self.bytes.len(),
+        })
+    }
+}
+
+/// Compares both checksums of a record: of `header`, which starts from `seed`, and of `body`.
+#[inline]
+fn check_sums(header: &[u8; HEADER_LEN], body: &[u8], seed: u32) -> Result<(), Damage> {
+    #[cfg(target_arch = "x86_64")]
+    if body.len() <= ONE_STREAM_LEN_MAX && std::arch::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the processor has SSE 4.2, which is all the function needs.
+        return unsafe { check_sums_sse42(header, body, seed) };
+    }
+    check_sums_with(header, body, seed, crc32c::crc32c_append)
+}
+
+/// The same in one call, with the instruction inlined: most records are short.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn check_sums_sse42(header: &[u8; HEADER_LEN], body: &[u8], seed: u32) -> Result<(), Damage> {
+    check_sums_with(header, body, seed, |crc, bytes| crc32c_sse42(crc, bytes))
+}
+
+#[inline]
+fn check_sums_with(
+    header: &[u8; HEADER_LEN],
+    body: &[u8],
+    seed: u32,
+    crc32c: impl Fn(u32, &[u8]) -> u32,
+) -> Result<(), Damage> {
+    let (header_crc, covered) = header.split_first_chunk::<4>().ok_or(Damage::Short)?;
+    if crc32c(seed, covered) != u32::from_le_bytes(*header_crc) {
+        return Err(Damage::Header);
+    }
+    let body_crc = u32::from_le_bytes(chunk(header, 4));
+    if crc32c(0, body) == body_crc { Ok(()) } else { Err(Damage::Body) }
+}
+
+/// A verified record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
     pub(crate) kind: Kind,
@@ -305,108 +406,37 @@ pub(crate) struct Record<'a> {
     /// Where the value starts, from the start of the record.
     pub(crate) value_start: usize,
     body_crc: u32,
-    bytes: &'a [u8],
+    len: usize,
 }
 
 impl<'a> Record<'a> {
-    /// Length of the record that `header` begins, padding included, unverified: compare it with
-    /// what is there before using it.
-    pub(crate) fn len_from_header(header: &[u8]) -> Option<usize> {
-        let value_len = usize::try_from(le_u32(header, 16)?).ok()?;
-        let key_len = usize::from(le_u16(header, 20)?);
-        Some(record_len(le_u16(header, 22)? & EXPIRY != 0, key_len, value_len))
-    }
-
-    /// The record at the start of `bytes`, unverified. Lengths are checked against `bytes`.
-    #[inline]
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Damage> {
-        let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-            return Err(Damage::Short);
-        };
-        let word = u64::from_le_bytes(chunk(header, 8));
-        let flags = u16::from_le_bytes(chunk(header, 22));
-        let key_len = usize::from(u16::from_le_bytes(chunk(header, 20)));
-        let value_len =
-            usize::try_from(u32::from_le_bytes(chunk(header, 16))).map_err(|_| Damage::Header)?;
-        let kind = Kind::from_code(word >> 56).ok_or(Damage::Header)?;
-        let place = match (flags & BATCH != 0, flags & MORE != 0) {
-            (false, false) => BatchPlace::Alone,
-            (true, true) => BatchPlace::More,
-            (true, false) => BatchPlace::Last,
-            (false, true) => return Err(Damage::Header),
-        };
-        if flags & !(MORE | BATCH | EXPIRY) != 0 {
-            return Err(Damage::Header);
-        }
-        let (expiry_ms, body) = if flags & EXPIRY == 0 {
-            (None, rest)
-        } else {
-            let (expiry, body) = rest.split_first_chunk::<EXPIRY_LEN>().ok_or(Damage::Short)?;
-            (Some(u64::from_le_bytes(*expiry)), body)
-        };
-        let (key, after_key) = body.split_at_checked(key_len).ok_or(Damage::Short)?;
-        let (value, _) = after_key.split_at_checked(value_len).ok_or(Damage::Short)?;
-        let len = record_len(expiry_ms.is_some(), key_len, value_len);
-        Ok(Self {
-            kind,
-            seqno: Seqno::new(word & Seqno::MAX.get()),
-            place,
-            expiry_ms,
-            key,
-            value,
-            value_start: HEADER_LEN + expiry_ms.map_or(0, |_| EXPIRY_LEN) + key_len,
-            body_crc: u32::from_le_bytes(chunk(header, 4)),
-            bytes: bytes.get(..len).ok_or(Damage::Short)?,
-        })
-    }
-
-    /// Whether both checksums hold, for a record at `offset` of the segment with `salt`.
-    #[inline]
-    pub(crate) fn verify(&self, salt: Salt, offset: u64) -> Result<(), Damage> {
-        self.verify_header(salt, offset)?;
-        let end = self.value_start + self.value.len();
-        let body = self.bytes.get(HEADER_LEN..end).ok_or(Damage::Short)?;
-        if crc32c(0, body) == self.body_crc { Ok(()) } else { Err(Damage::Body) }
-    }
-
-    /// Whether the header's checksum holds, so that its lengths can be trusted.
-    #[inline]
-    pub(crate) fn verify_header(&self, salt: Salt, offset: u64) -> Result<(), Damage> {
-        let (stored, covered) = self
-            .bytes
-            .split_first_chunk::<HEADER_LEN>()
-            .and_then(|(header, _)| header.split_first_chunk::<4>())
-            .ok_or(Damage::Short)?;
-        let holds = crc32c(salt.seed(offset), covered) == u32::from_le_bytes(*stored);
-        if holds { Ok(()) } else { Err(Damage::Header) }
-    }
-
     /// Parses and verifies the record at the start of `bytes`.
     ///
     /// The header is verified before its lengths are believed, so damage there is never taken for
     /// bytes that end too early.
     pub(crate) fn decode(bytes: &'a [u8], salt: Salt, offset: u64) -> Result<Self, Damage> {
-        let header = bytes.get(..HEADER_LEN).ok_or(Damage::Short)?;
-        let covered = header.get(4..).ok_or(Damage::Short)?;
-        if le_u32(header, 0) != Some(crc32c(salt.seed(offset), covered)) {
-            return Err(Damage::Header);
+        if bytes.len() < HEADER_LEN {
+            return Err(Damage::Short);
         }
-        let record = Self::parse(bytes)?;
-        record.verify(salt, offset)?;
-        Ok(record)
+        valid_header_len(bytes, salt, offset).ok_or(Damage::Header)?;
+        Unverified::parse(bytes)?.verify(salt, offset)
     }
 
     /// Length of the record, padding included.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 }
 
 /// Whether a valid header lies at the start of `bytes`, and the length of the record it begins.
 pub(crate) fn valid_header_len(bytes: &[u8], salt: Salt, offset: u64) -> Option<usize> {
     let header = bytes.get(..HEADER_LEN)?;
-    let holds = le_u32(header, 0)? == crc32c(salt.seed(offset), header.get(4..)?);
-    if holds { Record::len_from_header(header) } else { None }
+    if le_u32(header, 0)? != crc32c(salt.seed(offset), header.get(4..)?) {
+        return None;
+    }
+    let value_len = usize::try_from(le_u32(header, 16)?).ok()?;
+    let key_len = usize::from(le_u16(header, 20)?);
+    Some(record_len(le_u16(header, 22)? & EXPIRY != 0, key_len, value_len))
 }
 
 fn body_crc(expiry_ms: Option<u64>, key: &[u8], value: &[u8]) -> u32 {

@@ -437,6 +437,7 @@ impl<'a> Loader<'a> {
         for entry in change.candidates() {
             let look = self.segments.look(entry.location, record.key, &guard, &mut scratch)?;
             if let Look::Found(holder, known) = look {
+                let known = holder.verify(known, entry.location.offset())?;
                 found = Some((entry, holder, known.seqno, known.kind, known.len()));
                 break;
             }

@@ -26,7 +26,7 @@ use crate::error::{KvsError, Result};
 use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
 use crate::store::disk::{AppendError, Disk, LogFile, LogWriter};
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
-use crate::store::record::{self, Damage, Footer, Record, Salt};
+use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::value::Lender;
 
@@ -228,22 +228,23 @@ impl Segment {
         self.log.sync()
     }
 
+    #[inline]
     pub(crate) fn prefetch(&self, offset: u64) {
         self.log.prefetch(offset);
     }
 
-    /// The record at `offset`, its parts unverified. `scratch` holds it if it is not mapped.
+    /// The record at `offset`. `scratch` holds it if it is not mapped.
     #[inline]
     pub(crate) fn record<'a>(
         &'a self,
         offset: u64,
         scratch: &'a mut Vec<u8>,
-    ) -> Result<Record<'a>> {
+    ) -> Result<Unverified<'a>> {
         let bytes = match self.log.mapped_from(offset) {
             Some(bytes) => bytes,
             None => self.read_record(offset, scratch)?,
         };
-        Record::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
+        Unverified::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
     }
 
     fn read_record<'a>(&self, offset: u64, scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
@@ -258,9 +259,9 @@ impl Segment {
         Ok(scratch)
     }
 
-    /// Whether both checksums of `record`, which lies at `offset`, hold.
+    /// The record that lies at `offset`, with both checksums checked.
     #[inline]
-    pub(crate) fn verify(&self, record: &Record<'_>, offset: u64) -> Result<()> {
+    pub(crate) fn verify<'a>(&self, record: Unverified<'a>, offset: u64) -> Result<Record<'a>> {
         record.verify(self.header.salt, offset).map_err(|damage| self.corrupt(offset, damage))
     }
 
@@ -269,6 +270,7 @@ impl Segment {
         Scan { segment: self, offset: HEADER_LEN, scratch: Vec::new() }
     }
 
+    #[cold]
     pub(crate) fn corrupt(&self, offset: u64, damage: Damage) -> KvsError {
         KvsError::corrupt(self.path(), offset, damage.what())
     }

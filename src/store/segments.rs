@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::store::disk::Disk;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::names;
-use crate::store::record::{Record, Salt};
+use crate::store::record::{Salt, Unverified};
 use crate::store::segment::{Origin, Segment, SegmentHeader, SegmentWriter};
 use crate::sync::{self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal};
 
@@ -74,7 +74,7 @@ pub(crate) enum Look<'g, 's> {
     /// The record of another key whose hash has the same tag.
     Other,
     /// The key's record, not verified yet, and its segment.
-    Found(&'g Arc<Segment>, Record<'s>),
+    Found(&'g Arc<Segment>, Unverified<'s>),
 }
 
 impl Segments {
@@ -197,12 +197,12 @@ impl Segments {
         let Some(segment) = self.get(location.slot(), guard) else { return Ok(Look::Gone) };
         segment.prefetch(location.offset());
         let record = segment.record(location.offset(), scratch)?;
-        if record.key == key {
+        if record.key() == key {
             return Ok(Look::Found(segment, record));
         }
         // Equal tags of different keys are rare (2^-16), damaged keys rarer; only a record that
         // proves intact is another key's.
-        segment.verify(&record, location.offset())?;
+        segment.verify(record, location.offset())?;
         Ok(Look::Other)
     }
 

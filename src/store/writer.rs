@@ -449,9 +449,8 @@ impl Writer {
                 self.segments.look(entry.location, key, guard, &mut scratch)
             {
                 // A length is believed only if its checksum holds.
-                let at = entry.location.offset();
-                let holds = record.verify_header(holder.header.salt, at).is_ok();
-                found = Some((entry, holder, if holds { record.len() } else { 0 }));
+                let len = record.trusted_len(holder.header.salt, entry.location.offset());
+                found = Some((entry, holder, len.unwrap_or(0)));
                 break;
             }
         }
