@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::KvsEngine;
+use crate::engine::{KvsEngine, Update};
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, WriteOptions};
@@ -108,6 +108,10 @@ impl KvsEngine for AnyEngine {
 
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
         on_engine!(self, engine => engine.remove_bytes(key))
+    }
+
+    fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
+        on_engine!(self, engine => engine.update(key, change))
     }
 
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {

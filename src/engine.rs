@@ -62,6 +62,16 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// As [`KvsEngine::set_bytes`], and [`KvsError::BatchTooLong`]; nothing is applied then.
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()>;
 
+    /// Atomic read-modify-write: `change` is given the value of `key`, or `None`, and says what is
+    /// to become of it; nobody else's write falls between. `change` runs outside every lock and
+    /// runs again, with the newer value, whenever somebody was faster: it must not have effects of
+    /// its own. [`Update::Keep`], or removing what is absent, writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`] and [`KvsEngine::set_bytes`].
+    fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()>;
+
     /// Number of keys. Costs the same however many there are.
     ///
     /// # Errors
@@ -113,6 +123,54 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
         });
     }
 
+    /// Sets `key` to `value`, or removes it if `value` is `None`, and returns what it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::update`].
+    fn swap(&self, key: &[u8], value: Option<&[u8]>) -> Result<Option<Value>> {
+        let mut previous = None;
+        self.update(key, &mut |old| {
+            previous = old.map(|old| Value::from(old.to_vec()));
+            Update::to(value)
+        })?;
+        Ok(previous)
+    }
+
+    /// Sets `key` to `desired` if it is `expected` now. `None` means absent, in both places; an
+    /// empty value is something else.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::update`].
+    fn compare_and_swap(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        desired: Option<&[u8]>,
+    ) -> Result<CompareAndSwap> {
+        let mut outcome = CompareAndSwap::Swapped;
+        self.update(key, &mut |old| {
+            if old == expected {
+                outcome = CompareAndSwap::Swapped;
+                return Update::to(desired);
+            }
+            outcome = CompareAndSwap::Mismatch(old.map(|old| Value::from(old.to_vec())));
+            Update::Keep
+        })?;
+        Ok(outcome)
+    }
+
+    /// The values of `keys`, in their order, `None` for each absent one. Each key is read by
+    /// itself: writes may fall between.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`], for the first key that cannot be read.
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
+        keys.iter().map(|key| self.get_bytes(key)).collect()
+    }
+
     /// Whether `key` is there. Its value is not returned, and may not be read.
     ///
     /// # Errors
@@ -122,8 +180,8 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
         Ok(self.get_with(key, |_| ())?.is_some())
     }
 
-    /// Appends the value of `key` to nothing: `buffer` is cleared, then holds the value. Returns
-    /// whether the key is there. Allocates only if `buffer` is too small.
+    /// Copies the value of `key` into `buffer`, in place of what was there, and returns whether the
+    /// key is there. Allocates only if `buffer` is too small.
     ///
     /// # Errors
     ///
@@ -177,6 +235,34 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     fn remove(&self, key: String) -> Result<()> {
         self.remove_bytes(key.as_bytes())
     }
+}
+
+/// What [`KvsEngine::update`] is to do with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Leave it as it is.
+    Keep,
+    /// Set it to this value.
+    Set(Vec<u8>),
+    /// Remove it.
+    Remove,
+}
+
+impl Update {
+    /// Sets the key to `value`, or removes it.
+    fn to(value: Option<&[u8]>) -> Self {
+        value.map_or(Self::Remove, |value| Self::Set(value.to_vec()))
+    }
+}
+
+/// How a [`KvsEngine::compare_and_swap`] went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum CompareAndSwap {
+    /// The key was what it was expected to be, and is what was desired.
+    Swapped,
+    /// The key is this, `None` if it is absent, and was left as it is.
+    Mismatch(Option<Value>),
 }
 
 fn text(value: &[u8]) -> Result<String> {

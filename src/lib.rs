@@ -73,7 +73,7 @@ mod ffi;
 
 pub use any_engine::{AnyEngine, ENGINE_NAMES};
 pub use client::KvsClient;
-pub use engine::KvsEngine;
+pub use engine::{CompareAndSwap, KvsEngine, Update};
 pub use error::{KvsError, Result};
 pub use options::{Durability, Options, ReadMode, WriteOptions};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};

@@ -27,7 +27,7 @@ use std::{collections::BTreeMap, fmt, sync::mpsc, thread};
 
 use parking_lot::RwLock;
 
-use crate::engine::KvsEngine;
+use crate::engine::{KvsEngine, Update};
 use crate::engine_dir::{self, SLED};
 use crate::error::{KvsError, Result};
 use crate::options::{
@@ -171,6 +171,26 @@ impl SledKvsEngine {
         Ok(())
     }
 
+    /// Sets `key` to `new` if it is `old` still; says whether it did.
+    fn swap_if(&self, key: &[u8], old: Option<&sled::IVec>, new: Option<&[u8]>) -> Result<bool> {
+        self.with(|open| {
+            let tally = open.tally.read();
+            let swapped = open.db.compare_and_swap(key, old, new);
+            if swapped.map_err(|error| self.explain("write to", error))?.is_err() {
+                return Ok(false);
+            }
+            match (old.is_some(), new.is_some()) {
+                // Relaxed: as in `insert`.
+                (false, true) => drop(tally.fetch_add(1, Ordering::Relaxed)),
+                (true, false) => drop(tally.fetch_sub(1, Ordering::Relaxed)),
+                _ => {}
+            }
+            drop(tally);
+            self.settle(open, WriteOptions::default())?;
+            Ok(true)
+        })
+    }
+
     fn apply_batch(&self, open: &Open, batch: &WriteBatch) -> Result<()> {
         let last_ops = last_ops(batch)?;
         let mut writes = sled::Batch::default();
@@ -247,6 +267,26 @@ impl KvsEngine for SledKvsEngine {
             self.apply_batch(open, batch)?;
             self.settle(open, options)
         })
+    }
+
+    fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
+        check_key(key)?;
+        loop {
+            let old = self.lookup(key)?;
+            let update = change(old.as_deref());
+            let new = match &update {
+                Update::Keep => return Ok(()),
+                Update::Remove if old.is_none() => return Ok(()),
+                Update::Remove => None,
+                Update::Set(value) => {
+                    check_value(value)?;
+                    Some(&value[..])
+                }
+            };
+            if self.swap_if(key, old.as_ref(), new)? {
+                return Ok(());
+            }
+        }
     }
 
     fn len(&self) -> Result<u64> {

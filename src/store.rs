@@ -34,7 +34,7 @@ use std::{fmt, thread};
 
 pub use stats::Stats;
 
-use crate::engine::KvsEngine;
+use crate::engine::{KvsEngine, Update};
 use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, ReadMode, VALUE_LEN_MAX, WriteOptions,
@@ -46,7 +46,7 @@ use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::recovery::Recovered;
 use crate::store::segment::Segment;
 use crate::store::segments::{Look, Segments};
-use crate::store::writer::{Entry, Op, OpKind, Writer};
+use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
 use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal, pin};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
@@ -190,7 +190,7 @@ impl KvsEngine for KvStore {
     fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
         check_key(key)?;
         check_value(value)?;
-        self.core.write_one(OpKind::Apply, Draft::put(key, value))
+        self.core.write_one(OpKind::Apply, Draft::put(key, value)).map(drop)
     }
 
     #[inline]
@@ -199,15 +199,7 @@ impl KvsEngine for KvStore {
     }
 
     fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.core.find(key, |segment, offset, record| {
-            if !segment.is_mapped() {
-                return Value::from(record.value.to_vec());
-            }
-            let offset = usize::try_from(offset).expect("a mapped offset fits a usize");
-            let start = offset + record.value_start;
-            let lender: Arc<Segment> = Arc::clone(segment);
-            Value::lent(lender, start..start + record.value.len())
-        })
+        self.core.find(key, lend)
     }
 
     fn contains(&self, key: &[u8]) -> Result<bool> {
@@ -218,7 +210,7 @@ impl KvsEngine for KvStore {
         if key.len() > KEY_LEN_MAX {
             return self.core.writer.check_open().and(Err(KvsError::KeyNotFound));
         }
-        self.core.write_one(OpKind::Remove, Draft::tombstone(key))
+        self.core.write_one(OpKind::IfPresent, Draft::tombstone(key))?.or_key_not_found()
     }
 
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
@@ -227,7 +219,32 @@ impl KvsEngine for KvStore {
             return self.core.writer.check_open();
         }
         let (kind, sync) = (OpKind::Apply, options.sync);
-        self.core.writer.write(&Op { kind, entries: &entries, sync })
+        self.core.writer.write(&Op { kind, entries: &entries, sync }).map(drop)
+    }
+
+    fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
+        check_key(key)?;
+        loop {
+            let read = |segment: &Arc<Segment>, offset, record: &Record<'_>| {
+                (record.seqno, lend(segment, offset, record))
+            };
+            let (seqno, value) = self.core.find(key, read)?.unzip();
+            self.core.writer.check_open()?;
+            // Out of every lock and pin: it may take its time, and come again.
+            let update = change(value.as_deref());
+            let draft = match &update {
+                Update::Keep => return Ok(()),
+                Update::Remove if seqno.is_none() => return Ok(()),
+                Update::Remove => Draft::tombstone(key),
+                Update::Set(value) => {
+                    check_value(value)?;
+                    Draft::put(key, value)
+                }
+            };
+            if self.core.write_one(OpKind::IfUnchanged(seqno), draft)? == Outcome::Done {
+                return Ok(());
+            }
+        }
     }
 
     fn len(&self) -> Result<u64> {
@@ -475,7 +492,7 @@ impl Core {
         Ok(())
     }
 
-    fn write_one(&self, kind: OpKind, draft: Draft<'_>) -> Result<()> {
+    fn write_one(&self, kind: OpKind, draft: Draft<'_>) -> Result<Outcome> {
         let entries = [Entry { hash: self.keydir.hash(draft.key), draft }];
         self.writer.write(&Op { kind, entries: &entries, sync: false })
     }
@@ -490,7 +507,7 @@ impl Core {
             Write::Batch(batch) => self.entries(batch),
         };
         let kind = match write {
-            Write::Remove { .. } => OpKind::Remove,
+            Write::Remove { .. } => OpKind::IfPresent,
             Write::Set { .. } | Write::Batch(_) => OpKind::Apply,
         };
         match entries {
@@ -532,6 +549,17 @@ impl Core {
         }
         Ok(entries)
     }
+}
+
+/// The value of `record`, which lies at `offset` of `segment`: lent if it is mapped.
+fn lend(segment: &Arc<Segment>, offset: u64, record: &Record<'_>) -> Value {
+    if !segment.is_mapped() {
+        return Value::from(record.value.to_vec());
+    }
+    let offset = usize::try_from(offset).expect("a mapped offset fits a usize");
+    let start = offset + record.value_start;
+    let lender: Arc<Segment> = Arc::clone(segment);
+    Value::lent(lender, start..start + record.value.len())
 }
 
 fn check_key(key: &[u8]) -> Result<()> {

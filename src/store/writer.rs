@@ -23,6 +23,7 @@
 //! sync could report success for pages that the kernel has dropped. Reads go on.
 
 mod lane;
+mod leadership;
 mod queue;
 mod sync_lane;
 
@@ -40,8 +41,9 @@ use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Look, Segments};
 use crate::store::writer::lane::{Lane, Staged};
+use crate::store::writer::leadership::Leadership;
 use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
-pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind};
+pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind, Outcome};
 use crate::store::writer::sync_lane::SyncLane;
 use crate::sync::{Arc, AtomicU64, Guard, Mutex, Ordering, Signal, pin};
 use crate::write_batch::WriteDone;
@@ -132,7 +134,7 @@ impl Writer {
     }
 
     /// Does `op` and returns when it is published, and durable if `op` or the store asks for it.
-    pub(crate) fn write(&self, op: &Op<'_>) -> Result<()> {
+    pub(crate) fn write(&self, op: &Op<'_>) -> Result<Outcome> {
         self.check_open()?;
         if let Some(leadership) = self.try_lead() {
             let outcome = self.lead_alone(op);
@@ -202,7 +204,7 @@ impl Writer {
         !std::mem::replace(&mut queue.leading, true)
     }
 
-    fn lead_alone(&self, op: &Op<'_>) -> Result<()> {
+    fn lead_alone(&self, op: &Op<'_>) -> Result<Outcome> {
         let mut lane = self.lane.lock();
         let sync = op.sync || self.durability == Durability::Sync;
         let outcome = self.stage(&mut lane, op.kind, op.entries, false);
@@ -242,7 +244,7 @@ impl Writer {
     fn finish(
         &self,
         lane: &mut Lane,
-        replies: &mut Vec<(Reply, Result<()>)>,
+        replies: &mut Vec<(Reply, Result<Outcome>)>,
         sync: bool,
         calls: &mut Calls,
     ) {
@@ -254,19 +256,21 @@ impl Writer {
             };
             match reply {
                 Reply::Ticket(ticket) => ticket.tell(Turn::Done(outcome)),
-                Reply::Call(done) => calls.push((done, outcome)),
+                Reply::Call(done) => {
+                    calls.push((done, outcome.and_then(Outcome::or_key_not_found)));
+                }
             }
         }
     }
 
-    /// Adds the records of one operation to the buffer, or says why it has none.
+    /// Adds the records of one operation to the buffer, unless its condition does not hold.
     fn stage(
         &self,
         lane: &mut Lane,
         kind: OpKind,
         entries: &[Entry<'_>],
         grouped: bool,
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         match self.state() {
             OPEN | CLOSING => {}
             POISONED => return Err(KvsError::Poisoned),
@@ -276,20 +280,34 @@ impl Writer {
             self.rotate(lane, entries)?;
         }
         let guard = pin();
-        match (kind, entries) {
-            (OpKind::Remove, [entry]) if !self.is_there(lane, entry, &guard)? => {
-                return Err(KvsError::KeyNotFound);
-            }
-            (_, [entry]) if entry.draft.kind == Kind::Put || kind == OpKind::Remove => {
-                self.begin(lane);
-                lane.stage(entry, BatchPlace::Alone, grouped);
-                return Ok(());
-            }
-            _ => {}
+        let [entry] = entries else {
+            self.stage_batch(lane, entries, grouped, &guard)?;
+            return Ok(Outcome::Done);
+        };
+        let is_put = entry.draft.kind == Kind::Put;
+        let holds = match kind {
+            OpKind::Apply if is_put => true,
+            OpKind::Apply | OpKind::IfPresent => self.newest(lane, entry, &guard)?.is_some(),
+            OpKind::IfUnchanged(seqno) => self.newest(lane, entry, &guard)? == seqno,
+        };
+        if holds {
+            self.begin(lane);
+            lane.stage(entry, BatchPlace::Alone, grouped);
         }
+        let done = holds || kind == OpKind::Apply;
+        Ok(if done { Outcome::Done } else { Outcome::Refused })
+    }
+
+    fn stage_batch(
+        &self,
+        lane: &mut Lane,
+        entries: &[Entry<'_>],
+        grouped: bool,
+        guard: &Guard,
+    ) -> Result<()> {
         let mut effective = Vec::with_capacity(entries.len());
         for entry in entries {
-            if entry.draft.kind == Kind::Put || self.is_there(lane, entry, &guard)? {
+            if entry.draft.kind == Kind::Put || self.newest(lane, entry, guard)?.is_some() {
                 effective.push(entry);
             }
         }
@@ -314,19 +332,20 @@ impl Writer {
         }
     }
 
-    /// Whether the entry's key is there, after the operations staged before it.
-    fn is_there(&self, lane: &Lane, entry: &Entry<'_>, guard: &Guard) -> Result<bool> {
-        if let Some(kind) = lane.latest_kind(entry) {
-            return Ok(kind == Kind::Put);
+    /// The seqno of the newest put of the entry's key, after the operations staged before it;
+    /// `None` if the key is absent.
+    fn newest(&self, lane: &Lane, entry: &Entry<'_>, guard: &Guard) -> Result<Option<Seqno>> {
+        if let Some(staged) = lane.latest_of(entry) {
+            return Ok((staged.kind == Kind::Put).then_some(staged.seqno));
         }
         let mut scratch = Vec::new();
         for location in self.keydir.candidates(entry.hash, guard) {
             let look = self.segments.look(location, entry.draft.key, guard, &mut scratch)?;
-            if let Look::Found(..) = look {
-                return Ok(true);
+            if let Look::Found(segment, record) = look {
+                return Ok(Some(segment.verify(record, location.offset())?.seqno));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Seals the active segment, if there is one, and begins another with room for `entries`.
@@ -566,31 +585,6 @@ impl Writer {
     pub(crate) fn key_count(&self) -> u64 {
         // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
         self.key_count.load(Ordering::Relaxed)
-    }
-}
-
-/// Being the leader. Dropping it passes the lead on, or ends it; dropped by a panic it poisons.
-struct Leadership<'a>(&'a Writer);
-
-impl Drop for Leadership<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison();
-        }
-        let mut queue = self.0.queue.lock();
-        let ticket = queue.waiting.iter().find_map(|request| match &request.reply {
-            Reply::Ticket(ticket) => Some(Arc::clone(ticket)),
-            Reply::Call(_) => None,
-        });
-        queue.leading = !queue.waiting.is_empty();
-        match ticket {
-            Some(ticket) => ticket.tell(Turn::Lead),
-            None if queue.leading => {
-                queue.committer_leads = true;
-                self.0.commit_wanted.raise();
-            }
-            None => {}
-        }
     }
 }
 

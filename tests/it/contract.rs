@@ -78,7 +78,7 @@ impl Factory for AnySled {
     }
 }
 
-struct Model;
+pub(crate) struct Model;
 
 impl Factory for Model {
     type Engine = ModelEngine;
@@ -113,6 +113,7 @@ macro_rules! every_engine {
         promises!(on_model, Model: $($promise)*);
     };
 }
+pub(crate) use every_engine;
 
 every_engine! {
     absent_key_is_none_in_every_read

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and helpers are not seen as tests by these lints"
 )]
 
+mod atomic;
 mod cli;
 mod contract;
 mod header;

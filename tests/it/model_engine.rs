@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
-use kvs::{BatchOp, KvsEngine, KvsError, Result, Value, WriteBatch, WriteOptions};
+use kvs::{BatchOp, KvsEngine, KvsError, Result, Update, Value, WriteBatch, WriteOptions};
 use parking_lot::{Mutex, RwLock};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -58,6 +58,32 @@ impl KvsEngine for ModelEngine {
 
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
         self.write(|map| map.remove(key).map(drop).ok_or(KvsError::KeyNotFound))?
+    }
+
+    fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
+        check_lengths(key, b"")?;
+        loop {
+            let old = self.read(|map| map.get(key).cloned())?;
+            let new = match change(old.as_deref()) {
+                Update::Keep => return Ok(()),
+                Update::Remove => None,
+                Update::Set(value) => Some(value),
+            };
+            check_lengths(key, new.as_deref().unwrap_or_default())?;
+            let done = self.write(|map| {
+                let same = map.get(key) == old.as_ref();
+                if same {
+                    match new {
+                        Some(value) => drop(map.insert(key.to_vec(), value)),
+                        None => drop(map.remove(key)),
+                    }
+                }
+                same
+            })?;
+            if done {
+                return Ok(());
+            }
+        }
     }
 
     fn apply_with(&self, batch: &WriteBatch, _: WriteOptions) -> Result<()> {

@@ -87,15 +87,14 @@ impl Lane {
         self.buffer.get(staged.key_start..end).expect("staged records lie in the buffer")
     }
 
-    /// What the last staged record of the entry's key does, if there is one.
-    pub(super) fn latest_kind(&self, entry: &Entry<'_>) -> Option<Kind> {
+    /// The last staged record of the entry's key, if there is one.
+    pub(super) fn latest_of(&self, entry: &Entry<'_>) -> Option<&Staged> {
         let staged = self.staged.get(*self.latest.get(&entry.hash)?)?;
         if self.key(staged) == entry.draft.key {
-            return Some(staged.kind);
+            return Some(staged);
         }
         // Two keys of one group with the same 64-bit hash: look at all of them.
-        let mut newest_first = self.staged.iter().rev();
-        newest_first.find(|staged| self.key(staged) == entry.draft.key).map(|staged| staged.kind)
+        self.staged.iter().rev().find(|staged| self.key(staged) == entry.draft.key)
     }
 
     pub(super) fn clear(&mut self) {

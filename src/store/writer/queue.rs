@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 
-use crate::error::Result;
+use crate::error::{KvsError, Result};
 use crate::store::keydir::KeyHash;
+use crate::store::location::Seqno;
 use crate::store::record::Draft;
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::write_batch::WriteDone;
@@ -21,13 +22,25 @@ pub(crate) struct Entry<'a> {
     pub(crate) draft: Draft<'a>,
 }
 
-/// What an operation asks for, beside its entries.
+/// When an operation is done. Otherwise it is refused, and nothing is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpKind {
-    /// Puts and tombstones, all or nothing; a tombstone of an absent key has no effect.
+    /// Always. Puts and tombstones, all or nothing; a tombstone of an absent key has no effect.
     Apply,
-    /// One tombstone; an absent key is `KeyNotFound`.
-    Remove,
+    /// If its one key is there.
+    IfPresent,
+    /// If the newest record of its one key is still the one with this seqno, or if it is still
+    /// absent. Compaction moves records but keeps seqnos, so it changes nothing.
+    IfUnchanged(Option<Seqno>),
+}
+
+/// How a decided operation went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Outcome {
+    Done,
+    /// Its condition did not hold.
+    Refused,
 }
 
 /// An operation whose keys and values the caller holds.
@@ -85,6 +98,17 @@ pub(super) enum Reply {
     Call(WriteDone),
 }
 
+impl Outcome {
+    /// For those who can only be told of an error: the one condition they can set is that a key to
+    /// be removed is there.
+    pub(crate) fn or_key_not_found(self) -> Result<()> {
+        match self {
+            Self::Done => Ok(()),
+            Self::Refused => Err(KvsError::KeyNotFound),
+        }
+    }
+}
+
 /// Calls to make when neither lane nor lead is held any more: they may write, or close the store.
 pub(super) type Calls = Vec<(WriteDone, Result<()>)>;
 
@@ -92,7 +116,7 @@ pub(super) type Calls = Vec<(WriteDone, Result<()>)>;
 pub(super) enum Turn {
     Wait,
     Lead,
-    Done(Result<()>),
+    Done(Result<Outcome>),
 }
 
 pub(super) struct Ticket {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use kvs::thread_pool::AnyThreadPool;
 use kvs::{
-    Durability, KvServer, KvStore, KvsEngine, Options, Result, ServerOptions, Value, Write,
+    Durability, KvServer, KvStore, KvsEngine, Options, Result, ServerOptions, Update, Value, Write,
     WriteBatch, WriteDone, WriteOptions,
 };
 
@@ -211,6 +211,11 @@ impl KvsEngine for Hooked {
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
         (self.before)(key);
         self.inner.remove_bytes(key)
+    }
+
+    fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
+        (self.before)(key);
+        self.inner.update(key, change)
     }
 
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
