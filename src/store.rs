@@ -261,7 +261,8 @@ impl KvsEngine for KvStore {
             return Err(error);
         }
         self.core.writer.seal_active()?;
-        self.core.compactor.compact_all(&|| self.core.writer.sync())
+        let core = &self.core;
+        core.compactor.compact_all(&|| core.writer.sync(), &|| core.is_stopping())
     }
 
     fn close(&self) -> Result<()> {
@@ -410,6 +411,8 @@ impl Core {
                 log::error!("{}: a background thread panicked", self.dir.display());
             }
         }
+        // Another process may have the directory from here on: nobody may be at work in it.
+        self.compactor.finish();
         if let Err(error) = self.segments.sweep() {
             log::warn!("a compacted file stays until the next open: {error}");
         }

@@ -171,10 +171,16 @@ fn kill_one(
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap());
-    let delay = Duration::from_micros(3_000 + random.below(30_000));
-    let reader =
-        std::thread::spawn(move || lines.lines().map_while(Result::ok).collect::<Vec<_>>());
-    std::thread::sleep(delay);
+    let (started, wait_for_start) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let lines = lines.lines().map_while(Result::ok).inspect(|_| drop(started.send(())));
+        lines.collect::<Vec<_>>()
+    });
+    // Mostly while it writes; now and then as early as while it opens the store.
+    if !random.next().is_multiple_of(8) {
+        wait_for_start.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+    std::thread::sleep(Duration::from_micros(random.below(25_000)));
     // `kill` sends SIGKILL.
     child.kill().unwrap();
     let status = child.wait().unwrap();

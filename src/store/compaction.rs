@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{KvsError, Result};
 use crate::options::Options;
 use crate::store::disk::Disk;
 use crate::store::keydir::{KeyHash, Keydir};
@@ -115,9 +115,19 @@ impl Compactor {
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
     /// writes so far durable.
-    pub(crate) fn compact_all(&self, sync_log: &dyn Fn() -> Result<()>) -> Result<()> {
-        self.run(Scope::All, sync_log, &|| false)?;
-        Ok(())
+    /// Gives up, without an effect, when `stop` says so.
+    pub(crate) fn compact_all(
+        &self,
+        sync_log: &dyn Fn() -> Result<()>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        self.run(Scope::All, sync_log, stop)?;
+        if stop() { Err(KvsError::Closed) } else { Ok(()) }
+    }
+
+    /// Waits for the compaction that runs now. Those who come later find `stop` to say so.
+    pub(crate) fn finish(&self) {
+        drop(self.manifest.lock());
     }
 
     /// Compacts what is worth it; false if there was nothing. Stops early, without an effect, when
@@ -137,6 +147,9 @@ impl Compactor {
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
         let mut manifest = self.manifest.lock();
+        if stop() {
+            return Ok(false);
+        }
         let ran = {
             let before = self.segments.snapshot();
             let inputs = self.pick(scope, &before);

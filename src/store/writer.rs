@@ -276,13 +276,9 @@ impl Writer {
             POISONED => return Err(KvsError::Poisoned),
             _ => return Err(KvsError::Closed),
         }
-        if !lane.fits(entries) {
-            self.rotate(lane, entries)?;
-        }
         let guard = pin();
         let [entry] = entries else {
-            self.stage_batch(lane, entries, grouped, &guard)?;
-            return Ok(Outcome::Done);
+            return self.stage_batch(lane, entries, grouped, &guard);
         };
         let is_put = entry.draft.kind == Kind::Put;
         let holds = match kind {
@@ -291,7 +287,7 @@ impl Writer {
             OpKind::IfUnchanged(seqno) => self.newest(lane, entry, &guard)? == seqno,
         };
         if holds {
-            self.begin(lane);
+            self.begin(lane, entries)?;
             lane.stage(entry, BatchPlace::Alone, grouped);
         }
         let done = holds || kind == OpKind::Apply;
@@ -304,7 +300,7 @@ impl Writer {
         entries: &[Entry<'_>],
         grouped: bool,
         guard: &Guard,
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         let mut effective = Vec::with_capacity(entries.len());
         for entry in entries {
             if entry.draft.kind == Kind::Put || self.newest(lane, entry, guard)?.is_some() {
@@ -312,24 +308,29 @@ impl Writer {
             }
         }
         if let Some((last, front)) = effective.split_last() {
-            self.begin(lane);
+            self.begin(lane, entries)?;
             for entry in front {
                 lane.stage(entry, BatchPlace::More, grouped);
             }
             let place = if front.is_empty() { BatchPlace::Alone } else { BatchPlace::Last };
             lane.stage(last, place, grouped);
         }
-        Ok(())
+        Ok(Outcome::Done)
     }
 
-    /// Begins a group with a mark, if more became durable since the last one.
-    fn begin(&self, lane: &mut Lane) {
+    /// Makes room for `entries`, and begins a group with a mark if more became durable since the
+    /// last one.
+    fn begin(&self, lane: &mut Lane, entries: &[Entry<'_>]) -> Result<()> {
+        if !lane.fits(entries) {
+            self.rotate(lane, entries)?;
+        }
         let durable = self.sync_lane.durable();
         if lane.staged.is_empty() && durable > lane.marked {
             let (base, salt) = lane.place();
             record::encode_mark(&mut lane.buffer, base, salt, lane.seqno, durable);
             lane.marked = durable;
         }
+        Ok(())
     }
 
     /// The seqno of the newest put of the entry's key, after the operations staged before it;

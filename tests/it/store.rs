@@ -329,6 +329,47 @@ fn readers_see_a_batch_whole_or_not_at_all() {
     });
 }
 
+/// Closing while other threads compact: they stop, and nobody touches the directory afterwards.
+#[test]
+fn closing_waits_for_a_compaction_and_nothing_happens_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let store = KvStore::open_with(dir.path(), tiny_segments()).unwrap();
+        for i in 0..300 {
+            store.set_bytes(&key(i), &value(i, round)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    loop {
+                        match store.compact() {
+                            Ok(()) => {}
+                            Err(KvsError::Closed) => break,
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                });
+            }
+            store.close().unwrap();
+            let next = KvStore::open_with(dir.path(), tiny_segments()).unwrap();
+            for i in 0..300 {
+                assert_eq!(next.get_bytes(&key(i)).unwrap().unwrap(), value(i, round)[..]);
+            }
+        });
+    }
+}
+
+#[test]
+fn removing_what_is_absent_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    assert!(matches!(store.remove_bytes(b"absent"), Err(KvsError::KeyNotFound)));
+    let mut batch = WriteBatch::new();
+    store.apply(batch.remove(b"absent").remove(b"too")).unwrap();
+    assert_eq!(store.stats().segment_count, 0);
+    assert_eq!(disk_bytes(dir.path()), 0);
+}
+
 /// Sync writers share their syncs.
 #[test]
 fn waiting_writers_share_a_sync() {
