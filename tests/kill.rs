@@ -173,7 +173,9 @@ fn kill_one(
     let lines = BufReader::new(child.stdout.take().unwrap());
     let (started, wait_for_start) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let lines = lines.lines().map_while(Result::ok).inspect(|_| drop(started.send(())));
+        let lines = lines.lines().map_while(Result::ok).inspect(|_| {
+            let _ = started.send(());
+        });
         lines.collect::<Vec<_>>()
     });
     // Mostly while it writes; now and then as early as while it opens the store.
