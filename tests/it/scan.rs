@@ -56,7 +56,7 @@ fn store_of<F: Factory>(keys: &[&[u8]]) -> (tempfile::TempDir, F::Engine) {
 
 /// Keys at which orders and bounds go wrong, in order.
 const KEYS: &[&[u8]] =
-    &[b"", b"\0", b"\0\0", b"a", b"a\0", b"a\xFF", b"ab", b"b", b"\x80", b"\xFF", b"\xFF\xFF"];
+    &[b"", b"\0", b"\0\0", b"a", b"a\0", b"ab", b"a\xFF", b"b", b"\x80", b"\xFF", b"\xFF\xFF"];
 
 fn keys_come_in_the_order_of_their_bytes<F: Factory>() {
     let mut shuffled = KEYS.to_vec();
