@@ -25,16 +25,51 @@
 //! A walk holds files of compacted segments in place until it comes to the next group or is
 //! dropped. Any number of walks may run at once, each used by one thread at a time.
 
-use crate::error::Result;
+use crate::error::{KvsError, Result};
 use crate::store::keydir::{Keydir, SHARD_COUNT};
 use crate::store::location::Location;
 use crate::store::record::Kind;
-use crate::store::segments::{Held, Segments};
-use crate::sync::Arc;
+use crate::store::segments::{Held, Look, Segments};
+use crate::sync::{Arc, pin};
 
 /// A group takes on no more shards once it has this many entries (8 MiB of locations). Up to here a
 /// store is read front to back once; a larger one several times, some records each time.
 const GROUP_ENTRIES: usize = 1 << 20;
+
+/// Sees to it that the order of the keys in `keydir` is built. `check` is asked now and then whether
+/// to go on.
+pub(crate) fn put_in_order(
+    keydir: &Arc<Keydir>,
+    segments: &Arc<Segments>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    keydir.order().build_once(|| {
+        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)) {
+            check()?;
+            match key {
+                Ok(key) => add_if_there(keydir, segments, &key),
+                Err(damage @ KvsError::Corrupt { .. }) => keydir.order().note_damage(&damage),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Adds `key` to the order unless it has been removed since the walk met it.
+fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) {
+    let guard = pin();
+    let change = keydir.change(keydir.hash(key), &guard);
+    let is_there = change.candidates().any(|entry| {
+        let mut scratch = Vec::new();
+        let look = segments.look(entry.location, key, &guard, &mut scratch);
+        // What cannot be read may be the key's: the scan will say so, as a `get` does.
+        matches!(&look, Ok(Look::Found(_, record)) if record.kind == Kind::Put) || look.is_err()
+    });
+    if is_there {
+        keydir.order().add(key);
+    }
+}
 
 /// The keys of a store, one after the other.
 pub(crate) struct Walk {
