@@ -78,6 +78,7 @@ pub struct WriteOptions {
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) read_mode: ReadMode,
@@ -162,8 +163,8 @@ impl Options {
         self
     }
 
-    /// Whether to put the keys in order when the store is opened, rather than when the first scan in
-    /// order asks for it ([`crate::KvsEngine::scan`]). Default: no.
+    /// Whether to put the keys in order when the store is opened, rather than when the first scan
+    /// in order asks for it ([`crate::KvsEngine::scan`]). Default: no.
     ///
     /// Either reads every key once, beside other reads and writes, and from then on costs memory,
     /// each key and about 64 bytes with it, and time for each new and each removed key; overwriting

@@ -21,6 +21,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::{Bound, RangeBounds};
 
+use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
 use crate::value::Value;
 
@@ -169,6 +170,24 @@ impl Entries {
     pub fn new(inner: impl Iterator<Item = Result<(Vec<u8>, Value)>> + Send + 'static) -> Self {
         Self { inner: Box::new(inner), ended: false }
     }
+
+    /// Entries of those of `keys` that are still in `store` when their turn comes.
+    pub(crate) fn of_keys(
+        store: impl KvsEngine,
+        keys: impl Iterator<Item = Result<Vec<u8>>> + Send + 'static,
+        keys_only: bool,
+    ) -> Self {
+        let value_of = move |key: &[u8]| {
+            if keys_only {
+                return Ok(store.contains(key)?.then(Value::default));
+            }
+            store.get_bytes(key)
+        };
+        Self::new(keys.filter_map(move |key| {
+            let entry = key.and_then(|key| Ok(value_of(&key)?.map(|value| (key, value))));
+            entry.transpose()
+        }))
+    }
 }
 
 impl Iterator for Entries {
@@ -213,9 +232,9 @@ const BATCH_MAX: usize = 256;
 pub(crate) type Batch<V> = VecDeque<(Vec<u8>, V)>;
 
 impl<V, F: FnMut(&Scan, usize) -> Result<Batch<V>>> Batches<V, F> {
-    /// The keys of `scan`. `fetch` returns the first ones of the scan it is given, in its direction,
-    /// as many as it is told or fewer, and none if there are none; it is never given an empty
-    /// range.
+    /// The keys of `scan`. `fetch` returns the first ones of the scan it is given, in its
+    /// direction, as many as it is told or fewer, and none if there are none; it is never given an
+    /// empty range.
     pub(crate) fn new(scan: Scan, fetch: F) -> Self {
         let left = Some(scan).filter(|scan| !scan.is_empty());
         Self { left, fetched: VecDeque::new(), fetch, wanted: FIRST_BATCH }

@@ -165,23 +165,6 @@ impl KvStore {
         Ok(store)
     }
 
-    /// The entries of those of `keys` that are still there when their turn comes.
-    fn entries(
-        &self,
-        keys: impl Iterator<Item = Result<Vec<u8>>> + Send + 'static,
-        keys_only: bool,
-    ) -> Entries {
-        let store = self.clone();
-        let value_of = move |key: &[u8]| match keys_only {
-            true => Ok(store.contains(key)?.then(Value::default)),
-            false => store.get_bytes(key),
-        };
-        Entries::new(keys.filter_map(move |key| {
-            let entry = key.and_then(|key| Ok(value_of(&key)?.map(|value| (key, value))));
-            entry.transpose()
-        }))
-    }
-
     /// The directory, as it was given.
     pub fn path(&self) -> &Path {
         &self.core.dir
@@ -260,12 +243,14 @@ impl KvsEngine for KvStore {
         let damage = keydir.order().damage().map(Err);
         let keys = Batches::new(scan, move |left, n| Ok(keydir.order().first_of(left, n)));
         let keys = keys.map(|key| key.map(|(key, ())| key));
-        Ok(self.entries(damage.into_iter().chain(keys), keys_only))
+        let keys = damage.into_iter().chain(keys);
+        Ok(Entries::of_keys(self.clone(), keys, keys_only))
     }
 
     fn iter(&self) -> Result<Entries> {
         self.core.check_not_closed()?;
-        Ok(self.entries(self.core.walk(), false))
+        let (keydir, segments) = (Arc::clone(&self.core.keydir), Arc::clone(&self.core.segments));
+        Ok(Entries::of_keys(self.clone(), Walk::new(keydir, segments), false))
     }
 
     fn len(&self) -> Result<u64> {
@@ -446,10 +431,6 @@ impl Core {
     fn put_in_order(&self) -> Result<()> {
         self.check_not_closed()?;
         walk::put_in_order(&self.keydir, &self.segments, &|| self.check_not_closed())
-    }
-
-    fn walk(&self) -> Walk {
-        Walk::new(Arc::clone(&self.keydir), Arc::clone(&self.segments))
     }
 
     /// Calls `read` with the verified record of `key` and where it is, or returns `None`.

@@ -3,7 +3,7 @@
 //! ```text
 //! off      no scan in order yet: empty, costs nothing
 //!   | kept_up := true
-//! building a walk adds the keys that are there; the writer adds new keys and takes out removed ones
+//! building a walk adds the keys that are there; the writer adds new keys, takes out removed ones
 //!   | is_built := true
 //! built    the writer goes on; scans read
 //! ```
@@ -13,13 +13,13 @@
 //!
 //! # Why it is exact
 //!
-//! A key is added and taken out only under the lock of its shard of the keydir, by the writer
+//! A key is added and taken out only under the lock of its shard of the keydir: by the writer
 //! together with the change of the keydir's entry, and by the builder after it has looked, under
-//! that lock, whether the key is there. So once `kept_up` is seen by both, the set and the keydir
-//! say the same about every key that either of them has dealt with. What is left to show is that
-//! none is forgotten, that is, that the builder deals with every key that the writer did not:
+//! that lock, whether the key is there. So once both see `kept_up`, the set and the keydir say the
+//! same about every key that either of them has dealt with. What is left to show is that none is
+//! forgotten: the builder deals with every key that the writer did not.
 //!
-//! - The builder sets `kept_up` first, and copies each shard under its lock after that (see `walk`).
+//! - The builder sets `kept_up` first, and then copies each shard under its lock (see `walk`).
 //! - A change made before that copy, seen to be kept up or not, is in the copy: the builder meets
 //!   the key if it is there.
 //! - A change made after it comes after `kept_up` was set, in the order of that lock: the writer
@@ -140,7 +140,11 @@ mod tests {
         let order = KeyOrder::default();
         let failed = order.build_once(|| Err(KvsError::Closed));
         assert!(matches!(failed, Err(KvsError::Closed)), "{failed:?}");
-        order.build_once(|| Ok(order.add(b"a"))).unwrap();
+        let add_all = || {
+            order.add(b"a");
+            Ok(())
+        };
+        order.build_once(add_all).unwrap();
         order.build_once(|| panic!("it is built")).unwrap();
         assert_eq!(keys(&order, &Scan::all(), 9), [b"a"]);
     }

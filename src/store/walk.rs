@@ -36,8 +36,8 @@ use crate::sync::{Arc, pin};
 /// store is read front to back once; a larger one several times, some records each time.
 const GROUP_ENTRIES: usize = 1 << 20;
 
-/// Sees to it that the order of the keys in `keydir` is built. `check` is asked now and then whether
-/// to go on.
+/// Sees to it that the order of the keys in `keydir` is built. `check` says now and then whether to
+/// go on.
 pub(crate) fn put_in_order(
     keydir: &Arc<Keydir>,
     segments: &Arc<Segments>,

@@ -85,9 +85,11 @@ impl KvsEngine for ModelEngine {
             let value = if scan.is_keys_only() { Value::default() } else { value.clone().into() };
             (key.clone(), value)
         };
-        let in_range = |map: &Map| match scan.is_empty() {
-            true => Vec::new(),
-            false => map.range::<[u8], _>(scan.bounds()).map(entry).collect(),
+        let in_range = |map: &Map| {
+            if scan.is_empty() {
+                return Vec::new();
+            }
+            map.range::<[u8], _>(scan.bounds()).map(entry).collect()
         };
         let mut found: Vec<_> = self.read(in_range)?;
         if scan.is_reverse() {

@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use kvs::options::SEGMENT_BYTES_FLOOR;
-use kvs::{Durability, Entries, KvStore, KvsEngine, KvsError, Options, ReadMode, Scan, WriteBatch};
+use kvs::{Durability, Entries, KvsEngine, KvsError, Options, ReadMode, Scan, WriteBatch};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
@@ -35,6 +34,7 @@ every_engine! {
     iter_sees_every_key_once
     scan_longer_than_a_batch_is_whole
     scan_sees_what_becomes_of_keys_it_has_not_reached
+    scan_fetches_little_ahead_where_values_are_long
     every_key_can_be_removed_while_it_is_scanned
     scan_outlives_every_other_handle_and_moves_between_threads
     closed_store_is_said_once_and_ends_the_scan
@@ -184,6 +184,23 @@ fn scan_sees_what_becomes_of_keys_it_has_not_reached<F: Factory>() {
         assert!(!rest.contains_key(&many[1_501][..]));
     }
     assert_eq!(rest[&many[1_999][..]], many[1_999]);
+}
+
+/// What is fetched ahead is in memory, so its length is bounded and not only its count.
+fn scan_fetches_little_ahead_where_values_are_long<F: Factory>() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = F::open(dir.path());
+    for key in 0..20 {
+        store.set_bytes(&[key], &vec![key; 400_000]).unwrap();
+    }
+    let mut entries = store.scan(Scan::all()).unwrap();
+    for key in 0..6 {
+        assert_eq!(entries.next().unwrap().unwrap().0, [key]);
+    }
+    store.remove_bytes(&[10]).unwrap();
+    let rest = keys(Ok(entries));
+    assert_eq!(rest.contains(&vec![10]), F::NAME == "model", "{rest:?}");
+    assert!(rest.contains(&vec![19]));
 }
 
 fn every_key_can_be_removed_while_it_is_scanned<F: Factory>() {
