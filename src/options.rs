@@ -167,7 +167,7 @@ impl Options {
     /// in order asks for it ([`crate::KvsEngine::scan`]). Default: no.
     ///
     /// Either reads every key once, beside other reads and writes, and from then on costs memory,
-    /// each key and about 64 bytes with it, and time for each new and each removed key; overwriting
+    /// each key and about 75 bytes with it, and time for each new and each removed key; overwriting
     /// costs nothing more. A store that nobody scans in order pays nothing.
     /// [`crate::KvsEngine::iter`] needs no order. The `sled` engine is always in order.
     pub fn ordered(mut self, on: bool) -> Self {

@@ -9,7 +9,7 @@
 //! ```
 //! The set holds keys and nothing else. Where a record is the keydir alone knows, so overwriting a
 //! key or compacting it does not touch the set: its price is on new and on removed keys, and in
-//! memory: each key, and about 64 bytes with it.
+//! memory: each key, and about 75 bytes with it.
 //!
 //! # Why it is exact
 //!

@@ -33,8 +33,9 @@ use crate::store::segments::{Held, Look, Segments};
 use crate::sync::{Arc, pin};
 
 /// A group takes on no more shards once it has this many entries (8 MiB of locations). Up to here a
-/// store is read front to back once; a larger one several times, some records each time.
-const GROUP_ENTRIES: usize = 1 << 20;
+/// store is read front to back once; a larger one several times, some records each time. Small in
+/// tests, so that they see several groups.
+const GROUP_ENTRIES: usize = if cfg!(test) { 1 << 9 } else { 1 << 20 };
 
 /// Sees to it that the order of the keys in `keydir` is built. `check` says now and then whether to
 /// go on.
@@ -135,6 +136,7 @@ impl Iterator for Walk {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
@@ -159,6 +161,47 @@ mod tests {
         }
     }
 
+    fn restless_store(dir: &Path) -> KvStore {
+        let options = Options::new().durability(Durability::Os).auto_compaction(false);
+        let options = options.segment_bytes_min(0).segment_bytes_max(32 << 10);
+        let store = KvStore::open_with(dir, options).unwrap();
+        for key in 0..3_000_u64 {
+            store.set_bytes(&key.to_be_bytes(), b"0").unwrap();
+        }
+        store
+    }
+
+    /// Between any two groups every record moves to another file and the old files would go.
+    #[test]
+    fn keys_are_met_once_though_every_record_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = restless_store(dir.path());
+        let mut met = BTreeSet::new();
+        for (number, entry) in store.iter().unwrap().enumerate() {
+            let (key, _) = entry.unwrap();
+            assert!(met.insert(key.clone()), "{key:?} came twice");
+            if number % 100 == 0 {
+                for key in (u64::try_from(number).unwrap()..3_000).step_by(7) {
+                    store.set_bytes(&key.to_be_bytes(), b"1").unwrap();
+                }
+                store.compact().unwrap();
+            }
+        }
+        assert_eq!(met.len(), 3_000);
+    }
+
+    #[test]
+    fn ordered_store_is_in_order_when_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        restless_store(dir.path()).close().unwrap();
+        for (ordered, expected) in [(false, 0), (true, 3_000)] {
+            let options = Options::new().ordered(ordered);
+            let store = KvStore::open_with(dir.path(), options).unwrap();
+            let held = store.core.keydir.order().first_of(&Scan::all(), usize::MAX).len();
+            assert_eq!(held, expected, "ordered({ordered})");
+        }
+    }
+
     /// The order is built while keys come, go and move, many times over. Afterwards it holds
     /// exactly the keys of the store: none is lost, and none is left that was removed, which a scan
     /// would only skip.
@@ -166,11 +209,7 @@ mod tests {
     fn order_built_beside_writers_and_compaction_is_exact() {
         for round in 0..30 {
             let dir = tempfile::tempdir().unwrap();
-            let options = Options::new().durability(Durability::Os).segment_bytes_max(32 << 10);
-            let store = KvStore::open_with(dir.path(), options.segment_bytes_min(0)).unwrap();
-            for key in 0..3_000_u64 {
-                store.set_bytes(&key.to_be_bytes(), b"0").unwrap();
-            }
+            let store = restless_store(dir.path());
             let done = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| churn(&store, round, &done));

@@ -264,6 +264,49 @@ fn closing_lets_go_of_the_directory_though_a_scan_is_held<F: Factory>() {
     assert_eq!(first.unwrap().unwrap().0, KEYS[0]);
 }
 
+/// A damaged record is said once by every scan, and hides no other key.
+#[test]
+fn damage_is_an_item_of_its_own_and_the_rest_is_seen() {
+    for damaged in [b"key 1".as_slice(), b"value 1"] {
+        for read_mode in [ReadMode::Mapped, ReadMode::Positioned] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = kvs::KvStore::open_with(dir.path(), Options::new().read_mode(read_mode));
+            let store = store.unwrap();
+            for number in 0..9 {
+                let (key, value) = (format!("key {number}"), format!("value {number}"));
+                store.set_bytes(key.as_bytes(), value.as_bytes()).unwrap();
+            }
+            damage(dir.path(), damaged);
+            for _ in 0..2 {
+                for entries in [store.iter(), store.scan(Scan::all())] {
+                    let (found, errors): (Vec<_>, Vec<_>) =
+                        entries.unwrap().partition(Result::is_ok);
+                    assert_eq!(found.len(), 8);
+                    let error = errors.first().unwrap();
+                    assert!(matches!(error, Err(KvsError::Corrupt { .. })), "{error:?}");
+                    assert_eq!(errors.len(), 1);
+                }
+            }
+        }
+    }
+}
+
+/// Flips a bit of the first `bytes` in a segment.
+#[track_caller]
+fn damage(dir: &std::path::Path, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    for file in std::fs::read_dir(dir).unwrap() {
+        let path = file.unwrap().path();
+        let held = std::fs::read(&path).unwrap();
+        if let Some(at) = held.windows(bytes.len()).position(|window| window == bytes) {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.write_at(&[bytes[0] ^ 1], at as u64).unwrap();
+            return;
+        }
+    }
+    panic!("no file holds {bytes:?}");
+}
+
 /// A value that shows whether it is whole, and of its own key.
 fn sound(key: &[u8], number: u32) -> Vec<u8> {
     let mut value = key.to_vec();
