@@ -52,6 +52,8 @@ pub mod options;
 mod sync;
 mod value;
 
+mod scan;
+
 mod engine;
 mod write_batch;
 
@@ -76,6 +78,7 @@ pub use client::KvsClient;
 pub use engine::{CompareAndSwap, KvsEngine, Update};
 pub use error::{KvsError, Result};
 pub use options::{Durability, Options, ReadMode, WriteOptions};
+pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;

@@ -33,6 +33,7 @@ use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, VALUE_LEN_MAX, WriteOptions,
 };
+use crate::scan::{Batch, Batches, Entries, Scan};
 use crate::sync;
 use crate::value::{Lender, Value};
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
@@ -44,6 +45,10 @@ const OS_FLUSH_MS: u64 = 500;
 /// How long an open waits for sled's lock whatever the options say: on a busy machine a worker
 /// thread of sled can hold the file for a moment after the database has been closed.
 const LOCK_LINGER: Duration = Duration::from_millis(200);
+
+/// A scan asks sled for no more at a time once keys and values have this length (1 MiB): they are
+/// all in memory.
+const SCAN_BATCH_LEN_MAX: usize = 1 << 20;
 
 /// Pause between two tries to take sled's lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
@@ -216,6 +221,24 @@ impl SledKvsEngine {
         Ok(())
     }
 
+    /// The first keys of `scan`, at most as many as `wanted`. An iterator of sled would keep the
+    /// directory locked for as long as a caller keeps it, so none is held between batches.
+    fn first_of(&self, scan: &Scan, wanted: usize) -> Result<Batch<Value>> {
+        self.with(|open| {
+            let mut range = open.db.range::<&[u8], _>(scan.bounds());
+            let (mut batch, mut len) = (Batch::new(), 0);
+            while batch.len() < wanted && len < SCAN_BATCH_LEN_MAX {
+                let next = if scan.is_reverse() { range.next_back() } else { range.next() };
+                let Some(entry) = next else { break };
+                let (key, value) = entry.map_err(|error| self.explain("read", error))?;
+                len += key.len() + value.len();
+                let value = if scan.is_keys_only() { Value::default() } else { lent(value) };
+                batch.push_back((key.to_vec(), value));
+            }
+            Ok(batch)
+        })
+    }
+
     fn flush(&self, open: &Open) -> Result<()> {
         open.db.flush().map(drop).map_err(|error| self.explain("sync", error))
     }
@@ -249,10 +272,7 @@ impl KvsEngine for SledKvsEngine {
     }
 
     fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
-        Ok(self.lookup(key)?.map(|value| {
-            let len = value.len();
-            Value::lent(Arc::new(Shelf(value)), 0..len)
-        }))
+        Ok(self.lookup(key)?.map(lent))
     }
 
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
@@ -287,6 +307,12 @@ impl KvsEngine for SledKvsEngine {
                 return Ok(());
             }
         }
+    }
+
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        self.with(|_| Ok(()))?;
+        let store = self.clone();
+        Ok(Entries::new(Batches::new(scan, move |left, n| store.first_of(left, n))))
     }
 
     fn len(&self) -> Result<u64> {
@@ -359,6 +385,12 @@ impl Drop for Shared {
             log::error!("closing a sled store: {error}");
         }
     }
+}
+
+/// `value` without a copy.
+fn lent(value: sled::IVec) -> Value {
+    let len = value.len();
+    Value::lent(Arc::new(Shelf(value)), 0..len)
 }
 
 /// Lends the bytes of one value that sled shares with us.

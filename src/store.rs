@@ -14,6 +14,7 @@ mod record;
 mod disk;
 mod names;
 
+mod key_order;
 mod keydir;
 mod segment;
 
@@ -22,6 +23,7 @@ mod segments;
 
 mod compaction;
 mod recovery;
+mod walk;
 mod writer;
 
 mod stats;
@@ -39,6 +41,7 @@ use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, ReadMode, VALUE_LEN_MAX, WriteOptions,
 };
+use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
@@ -46,6 +49,7 @@ use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::recovery::Recovered;
 use crate::store::segment::Segment;
 use crate::store::segments::{Look, Segments};
+use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
 use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal, pin};
 use crate::value::Value;
@@ -155,6 +159,9 @@ impl KvStore {
         let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
+        if store.core.options.ordered {
+            store.core.put_in_order()?;
+        }
         Ok(store)
     }
 
@@ -245,6 +252,22 @@ impl KvsEngine for KvStore {
                 return Ok(());
             }
         }
+    }
+
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        self.core.put_in_order()?;
+        let (keydir, keys_only) = (Arc::clone(&self.core.keydir), scan.is_keys_only());
+        let damage = keydir.order().damage().map(Err);
+        let keys = Batches::new(scan, move |left, n| Ok(keydir.order().first_of(left, n)));
+        let keys = keys.map(|key| key.map(|(key, ())| key));
+        let keys = damage.into_iter().chain(keys);
+        Ok(Entries::of_keys(self.clone(), keys, keys_only))
+    }
+
+    fn iter(&self) -> Result<Entries> {
+        self.core.check_not_closed()?;
+        let (keydir, segments) = (Arc::clone(&self.core.keydir), Arc::clone(&self.core.segments));
+        Ok(Entries::of_keys(self.clone(), Walk::new(keydir, segments), false))
     }
 
     fn len(&self) -> Result<u64> {
@@ -423,6 +446,11 @@ impl Core {
     #[inline]
     fn check_not_closed(&self) -> Result<()> {
         if self.writer.is_closed() { Err(KvsError::Closed) } else { Ok(()) }
+    }
+
+    fn put_in_order(&self) -> Result<()> {
+        self.check_not_closed()?;
+        walk::put_in_order(&self.keydir, &self.segments, &|| self.check_not_closed())
     }
 
     /// Calls `read` with the verified record of `key` and where it is, or returns `None`.

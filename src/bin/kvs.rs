@@ -7,6 +7,8 @@
 mod answer;
 #[path = "common/exit.rs"]
 mod exit;
+#[path = "kvs/scan.rs"]
+mod scan;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,9 @@ enum Command {
     Get { key: OsString },
     /// Remove KEY; fails if it is not there
     Rm { key: OsString },
+    /// Print keys and values in order, a line each
+    #[command(after_help = SCAN_HELP)]
+    Scan(scan::ScanArguments),
 }
 
 const EXAMPLE: &str = "\
@@ -43,12 +48,19 @@ Example:
 
 Exit code: 0 done, also if get finds nothing; 1 refused or failed; 2 usage";
 
+const SCAN_HELP: &str = "\
+A line is the key, a tab and the value; bytes that are no text as \\xff.
+
+Example:
+  kvs --dir cities scan n && kvs --dir cities scan --from a --to n --json";
+
 fn main() -> ExitCode {
     let Arguments { dir, command } = Arguments::parse();
     let result = match command {
         Command::Set { key, value } => set(&dir, &bytes(key), &bytes(value)),
         Command::Get { key } => get(&dir, &bytes(key)),
         Command::Rm { key } => rm(&dir, &bytes(key)),
+        Command::Scan(arguments) => scan(&dir, &arguments),
     };
     exit::code("kvs", result)
 }
@@ -70,6 +82,10 @@ fn rm(dir: &Path, key: &[u8]) -> kvs::Result<()> {
     let store = open_existing(dir)?.ok_or(KvsError::KeyNotFound)?;
     store.remove_bytes(key)?;
     store.close()
+}
+
+fn scan(dir: &Path, arguments: &scan::ScanArguments) -> kvs::Result<()> {
+    open_existing(dir)?.map_or(Ok(()), |store| scan::print(&store, arguments))
 }
 
 /// The store in `dir`. Where there is none, no key is found, and nothing is made for the asking.

@@ -34,11 +34,12 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
-use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin};
 
 const SHARD_BITS: u32 = 8;
-const SHARD_COUNT: usize = 1 << SHARD_BITS;
+pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 
 const EMPTY: u64 = 0;
 /// Held a word that was removed; probes go on past it. No location has slot 0, so no word is 1.
@@ -74,6 +75,7 @@ impl KeyHash {
 pub(crate) struct Keydir {
     shards: Box<[Shard]>,
     seed: u64,
+    order: KeyOrder,
 }
 
 /// Aligned so that the locks and counts of one shard do not slow the readers of its neighbours.
@@ -152,12 +154,18 @@ impl Keydir {
                 used: 0,
             }),
         };
-        Self { shards: (0..SHARD_COUNT).map(|_| shard()).collect(), seed }
+        let shards = (0..SHARD_COUNT).map(|_| shard()).collect();
+        Self { shards, seed, order: KeyOrder::default() }
     }
 
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         KeyHash(xxh3_64_with_seed(key, self.seed))
+    }
+
+    /// The keys in order, for those who scan in order. Changed under the locks of the shards.
+    pub(crate) fn order(&self) -> &KeyOrder {
+        &self.order
     }
 
     #[inline]
@@ -188,6 +196,23 @@ impl Keydir {
         let shard = self.shard(hash);
         let books = shard.books.lock();
         Change { table: shard.table.load(guard), cell: &shard.table, books, hash }
+    }
+
+    /// Appends the locations of all entries of one shard, as they are at one moment, and calls
+    /// `meanwhile` before any of them can change.
+    pub(crate) fn copy_shard(
+        &self,
+        shard: usize,
+        locations: &mut Vec<Location>,
+        meanwhile: impl FnOnce(),
+    ) {
+        let guard = pin();
+        let shard = self.shards.get(shard).expect("a shard is named by its number");
+        let _books = shard.books.lock();
+        // Relaxed: words change only under the lock.
+        let words = shard.table.load(&guard).words.iter().map(|word| word.load(Ordering::Relaxed));
+        locations.extend(words.filter(|word| *word > DELETED).map(Location::from_bits));
+        meanwhile();
     }
 
     /// Memory that the entries take, in bytes.
@@ -329,7 +354,6 @@ mod tests {
 
     use super::*;
     use crate::store::location::Slot;
-    use crate::sync::pin;
 
     fn location(n: u64) -> Location {
         Location::new(Slot::new(1 + u32::try_from(n >> 20).unwrap()).unwrap(), (n & 0xF_FFFF) * 8)

@@ -326,6 +326,11 @@ impl<'a> Unverified<'a> {
         self.bytes.get(self.key_start..self.value_start).unwrap_or_default()
     }
 
+    /// Whether it says that it is a put.
+    pub(crate) fn is_put(&self) -> bool {
+        self.bytes.get(15).copied().map(u64::from) == Some(Kind::Put.code())
+    }
+
     /// Length of the record, padding included, if the header's checksum holds.
     pub(crate) fn trusted_len(&self, salt: Salt, offset: u64) -> Option<usize> {
         valid_header_len(self.bytes, salt, offset)

@@ -470,7 +470,7 @@ impl Writer {
             {
                 // A length is believed only if its checksum holds.
                 let len = record.trusted_len(holder.header.salt, entry.location.offset());
-                found = Some((entry, holder, len.unwrap_or(0)));
+                found = Some((entry, holder, record.is_put(), len.unwrap_or(0)));
                 break;
             }
         }
@@ -478,27 +478,41 @@ impl Writer {
             Kind::Put => segment.add_live(staged.len),
             _ => segment.add_tombstone(staged.len),
         }
-        if let Some((_, holder, len)) = &found {
+        // What is found may be the tombstone of a batch of this very group.
+        let was_there = matches!(found, Some((_, _, true, _)));
+        if let Some((_, holder, true, len)) = &found {
             holder.sub_live(*len);
             self.segments.note_dead(*len);
         }
+        self.note_presence(key, was_there, staged.kind == Kind::Put);
         match (staged.kind, found) {
             (Kind::Put, Some((entry, ..))) => change.replace(entry, location),
-            (Kind::Put, None) => {
-                change.insert(location);
-                self.key_count.fetch_add(1, Ordering::Relaxed);
+            (Kind::Put, None) => change.insert(location),
+            (_, Some((entry, ..))) if staged.in_batch => {
+                change.replace(entry, location);
+                return true;
             }
-            (_, Some((entry, ..))) => {
-                self.key_count.fetch_sub(1, Ordering::Relaxed);
-                if staged.in_batch {
-                    change.replace(entry, location);
-                    return true;
-                }
-                change.remove(entry);
-            }
+            (_, Some((entry, ..))) => change.remove(entry),
             (_, None) => {}
         }
         false
+    }
+
+    /// Counts `key`, and keeps the order of keys, if it comes or goes. The lock of its shard is
+    /// held.
+    fn note_presence(&self, key: &[u8], before: bool, after: bool) {
+        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
+        match (before, after) {
+            (false, true) => {
+                self.key_count.fetch_add(1, Ordering::Relaxed);
+                self.keydir.order().add(key);
+            }
+            (true, false) => {
+                self.key_count.fetch_sub(1, Ordering::Relaxed);
+                self.keydir.order().remove(key);
+            }
+            _ => {}
+        }
     }
 
     /// Makes every write that has returned so far durable.

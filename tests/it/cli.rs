@@ -58,6 +58,10 @@ fn wrong_usage_ends_with_2_and_does_nothing() {
         (KVS, &["get", "k", "more"]),
         (KVS, &["rm"]),
         (KVS, &["rm", "k", "more"]),
+        (KVS, &["scan", "prefix", "more"]),
+        (KVS, &["scan", "prefix", "--from", "k"]),
+        (KVS, &["scan", "prefix", "--to", "k"]),
+        (KVS, &["scan", "--from"]),
         (KVS, &["--addr", "127.0.0.1:1", "get", "k"]),
         (CLIENT, &[]),
         (CLIENT, &["unknown"]),
@@ -91,7 +95,92 @@ fn kvs_finds_nothing_where_there_is_no_store_and_makes_none() {
     let dir = tempfile::tempdir().unwrap();
     check(KVS, dir.path(), &["get", "k"], 0, "Key not found\n", "");
     check(KVS, dir.path(), &["rm", "k"], 1, "", "Key not found\n");
+    check(KVS, dir.path(), &["scan"], 0, "", "");
     assert_eq!(dir.path().read_dir().unwrap().count(), 0, "something was made");
+}
+
+#[test]
+fn kvs_scan_prints_a_range_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    for (key, value) in [("b", "2"), ("a", "1"), ("ba", ""), ("c", "3")] {
+        store.set_bytes(key.as_bytes(), value.as_bytes()).unwrap();
+    }
+    store.close().unwrap();
+    for (arguments, printed) in [
+        (&["scan"][..], "a\t1\nb\t2\nba\t\nc\t3\n"),
+        (&["scan", ""], "a\t1\nb\t2\nba\t\nc\t3\n"),
+        (&["scan", "b"], "b\t2\nba\t\n"),
+        (&["scan", "--from", "b"], "b\t2\nba\t\nc\t3\n"),
+        (&["scan", "--to", "b"], "a\t1\n"),
+        (&["scan", "--from", "b", "--to", "c", "--reverse"], "ba\t\nb\t2\n"),
+        (&["scan", "--from", "c", "--to", "a"], ""),
+        (&["scan", "--keys-only", "b"], "b\nba\n"),
+        (
+            &["scan", "--json", "b"],
+            "{\"key\":\"b\",\"value\":\"2\"}\n{\"key\":\"ba\",\"value\":\"\"}\n",
+        ),
+        (&["scan", "--json", "--keys-only", "c"], "{\"key\":\"c\"}\n"),
+    ] {
+        check(KVS, dir.path(), arguments, 0, printed, "");
+    }
+    assert!(text(run(KVS, dir.path(), &["scan", "--help"]).stdout).lines().count() <= 24);
+}
+
+/// Any byte can be told again from both forms.
+#[test]
+fn kvs_scan_keeps_every_byte_on_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    store.set_bytes("\u{e9}".as_bytes(), b"tab\t line\n\r back\\x").unwrap();
+    store.set_bytes(b"\xFF", "\0\u{7f}\u{85}".as_bytes()).unwrap();
+    store.set_bytes(b"\xFF\xFE", b"a\xC3").unwrap();
+    store.set_bytes(b"\xFF\xFE\xFD", b"").unwrap();
+    store.close().unwrap();
+    let plain = "\u{e9}\ttab\\t line\\n\\r back\\\\x\n\
+                 \\xff\t\\x00\\x7f\\xc2\\x85\n\
+                 \\xff\\xfe\ta\\xc3\n\
+                 \\xff\\xfe\\xfd\t\n";
+    check(KVS, dir.path(), &["scan"], 0, plain, "");
+    let json = "{\"key\":\"\u{e9}\",\"value\":\"tab\\t line\\n\\r back\\\\x\"}\n\
+                {\"key_base64\":\"/w==\",\"value\":\"\\u0000\u{7f}\u{85}\"}\n\
+                {\"key_base64\":\"//4=\",\"value_base64\":\"YcM=\"}\n\
+                {\"key_base64\":\"//79\",\"value\":\"\"}\n";
+    check(KVS, dir.path(), &["scan", "--json"], 0, json, "");
+}
+
+/// 64 MiB of values through 24 MiB of memory.
+#[test]
+fn kvs_scan_needs_little_memory() {
+    let dir = store_of_a_mebibyte_a_key("kvs");
+    assert_eq!(shell(dir.path(), "ulimit -d 24576; \"$0\" scan | wc -l").trim(), "64");
+}
+
+#[test]
+fn kvs_scan_ends_well_when_its_reader_has_had_enough() {
+    for engine in kvs::ENGINE_NAMES {
+        let dir = store_of_a_mebibyte_a_key(engine);
+        let head =
+            shell(dir.path(), "{ \"$0\" scan --reverse; echo $? > code; } | head -c 4; cat code");
+        assert_eq!(head, "163\t0\n", "{engine}");
+    }
+}
+
+fn store_of_a_mebibyte_a_key(engine: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = AnyEngine::open(dir.path(), Some(engine), Options::new()).unwrap();
+    for number in 100..164 {
+        store.set_bytes(number.to_string().as_bytes(), &vec![b'v'; 1 << 20]).unwrap();
+    }
+    store.close().unwrap();
+    dir
+}
+
+/// What `script` prints in `dir`; `$0` is `kvs`.
+fn shell(dir: &Path, script: &str) -> String {
+    let output = Command::new("sh").args(["-c", script, KVS]).current_dir(dir).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", text(output.stderr));
+    text(output.stdout)
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod model;
 mod model_engine;
 mod opening;
 mod recovery;
+mod scan;
 mod server;
 mod store;
 mod thread_pool;

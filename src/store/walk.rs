@@ -1,0 +1,233 @@
+//! A walk over every key of a store, in no order, without keys in memory.
+//!
+//! ```text
+//! keydir:  shard 0 | shard 1 | ... | shard 255
+//!          '---- a group ----'                     copied: 8 bytes an entry, a bounded number
+//!                  | sorted by segment and offset
+//!                  v
+//! segments: read front to back, each record telling its key
+//! ```
+//!
+//! Exact beside writers and compaction, because a key belongs to one shard for good and its shard
+//! is copied at one moment, under its lock:
+//!
+//! - A key that is there at that moment has exactly one entry in the copy, so it is met once. One
+//!   that is there for the whole walk is there at that moment.
+//! - The segments that the copied entries point into are held from within that lock. A segment is
+//!   retired only after every entry that points into it was moved away, under the locks of their
+//!   shards (invariant 4), so all of them are still live then. Held, they stay readable whatever
+//!   compaction does, and records never change (invariant 1). Their slots are given to no other
+//!   segment meanwhile, so a location keeps its meaning.
+//!
+//! What the walk tells is keys, as they were when their shard was copied. Who wants the value looks
+//! the key up, and learns then whether it is still there.
+//!
+//! A walk holds files of compacted segments in place until it comes to the next group or is
+//! dropped. Any number of walks may run at once, each used by one thread at a time.
+
+use crate::error::{KvsError, Result};
+use crate::store::keydir::{Keydir, SHARD_COUNT};
+use crate::store::location::Location;
+use crate::store::record::Kind;
+use crate::store::segments::{Held, Look, Segments};
+use crate::sync::{Arc, pin};
+
+/// A group takes on no more shards once it has this many entries (8 MiB of locations). Up to here a
+/// store is read front to back once; a larger one several times, some records each time. Small in
+/// tests, so that they see several groups.
+const GROUP_ENTRIES: usize = if cfg!(test) { 1 << 9 } else { 1 << 20 };
+
+/// Sees to it that the order of the keys in `keydir` is built. `check` says now and then whether to
+/// go on.
+pub(crate) fn put_in_order(
+    keydir: &Arc<Keydir>,
+    segments: &Arc<Segments>,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    keydir.order().build_once(|| {
+        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)) {
+            check()?;
+            match key {
+                Ok(key) => add_if_there(keydir, segments, &key),
+                Err(damage @ KvsError::Corrupt { .. }) => keydir.order().note_damage(&damage),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Adds `key` to the order unless it has been removed since the walk met it.
+fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) {
+    let guard = pin();
+    let change = keydir.change(keydir.hash(key), &guard);
+    let is_there = change.candidates().any(|entry| {
+        let mut scratch = Vec::new();
+        let look = segments.look(entry.location, key, &guard, &mut scratch);
+        // What cannot be read may be the key's: the scan will say so, as a `get` does.
+        matches!(&look, Ok(Look::Found(_, record)) if record.is_put()) || look.is_err()
+    });
+    if is_there {
+        keydir.order().add(key);
+    }
+}
+
+/// The keys of a store, one after the other.
+pub(crate) struct Walk {
+    keydir: Arc<Keydir>,
+    segments: Arc<Segments>,
+    /// The first shard that was not copied yet.
+    next_shard: usize,
+    /// What is left of the group, the last in the files first, so that the first is popped.
+    group: Vec<Location>,
+    /// The segments of the group.
+    held: Held,
+    scratch: Vec<u8>,
+}
+
+impl Walk {
+    /// A walk over the keys of `keydir`, whose records are in `segments`.
+    pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>) -> Self {
+        let (group, held, scratch) = (Vec::new(), Held::default(), Vec::new());
+        Self { keydir, segments, next_shard: 0, group, held, scratch }
+    }
+
+    /// Copies the next shards; false if there are none left.
+    fn copy_group(&mut self) -> bool {
+        self.held.clear();
+        while self.group.len() < GROUP_ENTRIES && self.next_shard < SHARD_COUNT {
+            let (segments, held) = (&self.segments, &mut self.held);
+            self.keydir.copy_shard(self.next_shard, &mut self.group, || segments.hold(held));
+            self.next_shard += 1;
+        }
+        self.group.sort_unstable_by(|one, other| other.cmp(one));
+        !self.group.is_empty()
+    }
+
+    /// The key of the record at `location`; `None` if it is the tombstone of a batch that was just
+    /// being published.
+    fn key_at(&mut self, location: Location) -> Result<Option<Vec<u8>>> {
+        let segment = self.held.get(location.slot()).expect("held since its shard was copied");
+        let record = segment.record(location.offset(), &mut self.scratch)?;
+        let record = segment.verify(record, location.offset())?;
+        Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<Vec<u8>>;
+
+    /// An error is about one record; the walk goes on behind it.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(location) = self.group.pop() else {
+                if self.copy_group() {
+                    continue;
+                }
+                return None;
+            };
+            if let Some(key) = self.key_at(location).transpose() {
+                return Some(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use crate::scan::Scan;
+    use crate::store::KvStore;
+    use crate::{Durability, KvsEngine, Options, WriteBatch};
+
+    /// Sets and removes keys at random, one by one and in batches, until `done`.
+    fn churn(store: &KvStore, mut state: u64, done: &AtomicBool) {
+        while !done.load(Ordering::Relaxed) {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let key = ((state >> 33) % 3_000).to_be_bytes();
+            match (state >> 20) % 5 {
+                0 | 1 => store.set_bytes(&key, b"1").unwrap(),
+                2 | 3 => drop(store.remove_bytes(&key)),
+                _ => {
+                    let mut batch = WriteBatch::new();
+                    batch.remove(&key).set(&((state >> 33) % 2_999).to_be_bytes(), b"2");
+                    store.apply(&batch).unwrap();
+                }
+            }
+        }
+    }
+
+    fn restless_store(dir: &Path) -> KvStore {
+        let options = Options::new().durability(Durability::Os).auto_compaction(false);
+        let options = options.segment_bytes_min(0).segment_bytes_max(32 << 10);
+        let store = KvStore::open_with(dir, options).unwrap();
+        for key in 0..3_000_u64 {
+            store.set_bytes(&key.to_be_bytes(), b"0").unwrap();
+        }
+        store
+    }
+
+    /// Between any two groups every record moves to another file and the old files would go.
+    #[test]
+    fn keys_are_met_once_though_every_record_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = restless_store(dir.path());
+        let mut met = BTreeSet::new();
+        for (number, entry) in store.iter().unwrap().enumerate() {
+            let (key, _) = entry.unwrap();
+            assert!(met.insert(key.clone()), "{key:?} came twice");
+            if number % 100 == 0 {
+                for key in (u64::try_from(number).unwrap()..3_000).step_by(7) {
+                    store.set_bytes(&key.to_be_bytes(), b"1").unwrap();
+                }
+                store.compact().unwrap();
+            }
+        }
+        assert_eq!(met.len(), 3_000);
+    }
+
+    #[test]
+    fn ordered_store_is_in_order_when_it_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        restless_store(dir.path()).close().unwrap();
+        for (ordered, expected) in [(false, 0), (true, 3_000)] {
+            let options = Options::new().ordered(ordered);
+            let store = KvStore::open_with(dir.path(), options).unwrap();
+            let held = store.core.keydir.order().first_of(&Scan::all(), usize::MAX).len();
+            assert_eq!(held, expected, "ordered({ordered})");
+        }
+    }
+
+    /// The order is built while keys come, go and move, many times over. Afterwards it holds
+    /// exactly the keys of the store: none is lost, and none is left that was removed, which a scan
+    /// would only skip.
+    #[test]
+    fn order_built_beside_writers_and_compaction_is_exact() {
+        for round in 0..30 {
+            let dir = tempfile::tempdir().unwrap();
+            let store = restless_store(dir.path());
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| churn(&store, round, &done));
+                scope.spawn(|| churn(&store, round + 1_000, &done));
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        store.compact().unwrap();
+                    }
+                });
+                thread::sleep(std::time::Duration::from_millis(round % 5));
+                store.core.put_in_order().unwrap();
+                done.store(true, Ordering::Relaxed);
+            });
+            let order = store.core.keydir.order().first_of(&Scan::all(), usize::MAX);
+            let order: Vec<_> = order.into_iter().map(|(key, ())| key).collect();
+            let there: BTreeSet<_> = store.iter().unwrap().map(|entry| entry.unwrap().0).collect();
+            assert_eq!(order, Vec::from_iter(there.clone()), "round {round}");
+            assert_eq!(store.len().unwrap(), u64::try_from(there.len()).unwrap());
+        }
+    }
+}
