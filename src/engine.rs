@@ -235,7 +235,8 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
 
     /// Every key with its value, in no order, but otherwise as [`KvsEngine::scan`] promises. The
     /// cheapest way to see all of them: nothing needs to be put in order, and a [`crate::KvStore`]
-    /// reads its files from front to back.
+    /// reads its files from front to back. While it lasts, files that compaction has replaced may
+    /// stay on disk; an ordered scan keeps none.
     ///
     /// # Errors
     ///

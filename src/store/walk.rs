@@ -140,6 +140,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    use super::*;
     use crate::scan::Scan;
     use crate::store::KvStore;
     use crate::{Durability, KvsEngine, Options, WriteBatch};
@@ -188,6 +189,26 @@ mod tests {
             }
         }
         assert_eq!(met.len(), 3_000);
+    }
+
+    /// What was held for one shard stays in its slot while the next shards are copied.
+    #[test]
+    fn held_segments_stay_held_when_more_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = restless_store(dir.path());
+        let mut walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
+        assert!(walk.copy_group());
+        for key in 0..3_000_u64 {
+            store.set_bytes(&key.to_be_bytes(), b"1").unwrap();
+        }
+        store.compact().unwrap();
+        store.core.segments.hold(&mut walk.held);
+        let mut locations = std::mem::take(&mut walk.group);
+        locations.dedup();
+        assert!(locations.len() >= GROUP_ENTRIES);
+        for location in locations {
+            assert!(walk.key_at(location).unwrap().is_some(), "{location:?}");
+        }
     }
 
     #[test]
