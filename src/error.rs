@@ -106,6 +106,21 @@ pub enum KvsError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory is to be filled, and holds something already.
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A line of text input cannot be taken. Everything before the batch it would have been in is
+    /// in the store.
+    BadLine {
+        /// The file, if the input is one.
+        path: Option<PathBuf>,
+        /// Which line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The file or directory was written in a format this version does not read.
     UnsupportedFormat {
         /// What holds the format.
@@ -261,6 +276,13 @@ impl fmt::Display for KvsError {
             Self::StoreExists { path } => {
                 write!(f, "there is a store in {} already", path.display())
             }
+            Self::NotEmpty { path } => {
+                write!(f, "{} is not empty; name a new directory", path.display())
+            }
+            Self::BadLine { path: Some(path), line, what } => {
+                write!(f, "{}, line {line}: {what}", path.display())
+            }
+            Self::BadLine { path: None, line, what } => write!(f, "line {line}: {what}"),
             Self::UnsupportedFormat { path, found: 0, .. } => write!(
                 f,
                 "{} holds logs of the first implementation; import them into a new store",

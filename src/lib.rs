@@ -52,6 +52,8 @@ pub mod options;
 mod sync;
 mod value;
 
+mod json_text;
+
 mod engine;
 mod write_batch;
 
@@ -79,7 +81,9 @@ pub use options::{Durability, Options, ReadMode, WriteOptions};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;
-pub use store::{KvStore, Stats};
+pub use store::{
+    Damage, KvStore, LogRecord, Progress, RepairReport, SegmentStats, Stats, VerifyReport,
+};
 pub use value::Value;
 pub use write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 

@@ -16,15 +16,22 @@ mod names;
 
 mod keydir;
 mod segment;
+mod walk;
 
 mod manifest;
 mod segments;
+mod survey;
 
+mod checkpoint;
 mod compaction;
+mod listing;
 mod recovery;
+mod repair;
+mod verify;
 mod writer;
 
 mod stats;
+mod upkeep;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -32,7 +39,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, thread};
 
-pub use stats::Stats;
+pub use listing::LogRecord;
+pub use repair::RepairReport;
+pub use stats::{SegmentStats, Stats};
+pub use verify::{Damage, Progress, VerifyReport};
 
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
@@ -245,6 +255,15 @@ impl KvsEngine for KvStore {
         }
         self.core.writer.seal_active()?;
         self.core.compactor.compact_all(&|| self.core.writer.sync())
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        let core = &self.core;
+        let source = core.compactor.at_rest(|manifest| {
+            core.writer.seal_active()?;
+            Ok(checkpoint::Source::new(manifest.clone(), core.segments.snapshot()))
+        });
+        source.and_then(|source: checkpoint::Source| source.write(core.segments.disk(), dir))
     }
 
     fn close(&self) -> Result<()> {

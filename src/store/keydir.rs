@@ -35,7 +35,7 @@ use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::store::location::Location;
-use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin};
 
 const SHARD_BITS: u32 = 8;
 const SHARD_COUNT: usize = 1 << SHARD_BITS;
@@ -188,6 +188,21 @@ impl Keydir {
         let shard = self.shard(hash);
         let books = shard.books.lock();
         Change { table: shard.table.load(guard), cell: &shard.table, books, hash }
+    }
+
+    /// Calls `visit` with the location of every entry, shard by shard. Entries that change
+    /// meanwhile are visited as they were or as they are, and may be missed.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(Location)) {
+        for shard in &self.shards {
+            let guard = pin();
+            for word in &shard.table.load(&guard).words {
+                // Acquire: pairs with the Release in `Change::store`.
+                let word = word.load(Ordering::Acquire);
+                if word > DELETED {
+                    visit(Location::from_bits(word));
+                }
+            }
+        }
     }
 
     /// Memory that the entries take, in bytes.
