@@ -16,7 +16,7 @@ mod names;
 
 mod keydir;
 mod segment;
-mod walk;
+mod sift;
 
 mod manifest;
 mod segments;

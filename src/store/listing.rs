@@ -19,8 +19,8 @@ use crate::json_text;
 use crate::store::disk::Disk;
 use crate::store::location::Seqno;
 use crate::store::record::{BatchPlace, Kind, Record};
+use crate::store::sift::Met;
 use crate::store::survey::{Survey, Surveyed};
-use crate::store::walk::Met;
 
 /// One record of a log, or a stretch that is none.
 #[derive(Debug, Clone, Copy)]
@@ -134,11 +134,11 @@ impl Newest {
     }
 
     fn read(&mut self, segment: &Surveyed) {
-        let Some(mut walk) = segment.walk() else { return };
+        let Some(mut sift) = segment.sift() else { return };
         // A batch whose last record never came does not count.
         let mut batch = Vec::new();
         loop {
-            let Met::Record { record, .. } = (match walk.step() {
+            let Met::Record { record, .. } = (match sift.step() {
                 Met::End => break,
                 met => met,
             }) else {
@@ -191,9 +191,9 @@ pub(crate) fn list(
         if let Some((offset, what)) = segment.wrong {
             visit(&unreadable(path, offset, segment.len.saturating_sub(offset), what))?;
         }
-        let Some(mut walk) = segment.walk() else { continue };
+        let Some(mut sift) = segment.sift() else { continue };
         loop {
-            match walk.step() {
+            match sift.step() {
                 Met::Record { offset, record } => {
                     let is_live = record.kind == Kind::Put && newest.is(&record);
                     visit(&readable(path, offset, &record, is_live))?;

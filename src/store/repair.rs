@@ -25,9 +25,9 @@ use crate::store::disk::Disk;
 use crate::store::listing::Newest;
 use crate::store::names;
 use crate::store::record::{Draft, Kind};
+use crate::store::sift::Met;
 use crate::store::survey::Survey;
 use crate::store::verify::{self, Meter, Progress, VerifyReport};
-use crate::store::walk::Met;
 
 /// What a repair saved, and what may be wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -62,9 +62,9 @@ pub(crate) fn salvage(
     let mut report = RepairReport { manifest_lost, found, ..RepairReport::default() };
     let lost_max = last_write_in_doubt(&report);
     for segment in &survey.segments {
-        let Some(mut walk) = segment.walk() else { continue };
+        let Some(mut sift) = segment.sift() else { continue };
         loop {
-            match walk.step() {
+            match sift.step() {
                 Met::Record { record, .. } if record.kind == Kind::Put && newest.take(&record) => {
                     keep(&Draft::copy_of(&record))?;
                     let len = record.key.len() + record.value.len();
@@ -75,7 +75,7 @@ pub(crate) fn salvage(
                 Met::Record { .. } | Met::Hole(_) => {}
                 Met::End => break,
             }
-            meter.at(walk.offset());
+            meter.at(sift.offset());
         }
         meter.end_of_file(segment.len);
     }

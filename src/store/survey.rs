@@ -19,7 +19,7 @@ use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::record::Salt;
 use crate::store::segment::{FORMAT, HEADER_LEN, Origin, SegmentHeader};
-use crate::store::walk::Walk;
+use crate::store::sift::Sift;
 
 /// How often a survey begins again because the manifest was replaced meanwhile.
 const ATTEMPTS_MAX: u32 = 10;
@@ -158,8 +158,8 @@ impl Surveyed {
     }
 
     /// Its records, if they can be read at all.
-    pub(crate) fn walk(&self) -> Option<Walk<'_>> {
-        self.content.as_ref().map(|(file, salt)| Walk::new(&**file, *salt, self.len))
+    pub(crate) fn walk(&self) -> Option<Sift<'_>> {
+        self.content.as_ref().map(|(file, salt)| Sift::new(&**file, *salt, self.len))
     }
 }
 

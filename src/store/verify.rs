@@ -23,8 +23,8 @@ use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Kind, Record};
 use crate::store::segment::{HEADER_LEN, Origin, Segment};
 use crate::store::segments::Segments;
+use crate::store::sift::{Hole, Met, Sift};
 use crate::store::survey::{self, Survey, Surveyed};
-use crate::store::walk::{Hole, Met, Walk};
 use crate::sync::pin;
 
 /// Most damages that a report lists one by one; the rest is counted. A disk that is gone has
@@ -180,13 +180,13 @@ impl Tally {
 
 /// Walks to the end, calling `visit` with each record.
 pub(crate) fn tally(
-    mut walk: Walk<'_>,
+    mut sift: Sift<'_>,
     meter: &mut Meter<'_>,
     mut visit: impl FnMut(u64, &Record<'_>),
 ) -> Tally {
     let mut tally = Tally { whole_end: HEADER_LEN, ..Tally::default() };
     loop {
-        match walk.step() {
+        match sift.step() {
             Met::Record { offset, record } => {
                 let end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
                 tally.note(&record, end);
@@ -204,7 +204,7 @@ pub(crate) fn tally(
             }
             Met::End => return tally,
         }
-        meter.at(walk.offset());
+        meter.at(sift.offset());
     }
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn verify_open(
     for (len, segment) in &now {
         let file = segments.disk().open_to_read(segment.path())?;
         let salt = segment.header.salt;
-        let tally = tally(Walk::new(&*file, salt, *len), &mut meter, |_, _| {});
+        let tally = tally(Sift::new(&*file, salt, *len), &mut meter, |_, _| {});
         meter.end_of_file(*len);
         report.segment_count += 1;
         report.total_bytes += len;
@@ -293,8 +293,8 @@ pub(crate) fn verify_dir(
         if let Some((offset, what)) = segment.wrong {
             report.add(whole_file(segment, offset, what));
         }
-        let Some(walk) = segment.walk() else { continue };
-        let tally = tally(walk, &mut meter, |_, _| {});
+        let Some(sift) = segment.sift() else { continue };
+        let tally = tally(sift, &mut meter, |_, _| {});
         meter.end_of_file(segment.len);
         report.record_count += tally.record_count;
         if segment.listed == Some(true) {

@@ -40,7 +40,7 @@ const LAYERS: &[&[&str]] = &[
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
     &["store/segment", "store/keydir", "store/key_order"],
-    &["store/walk"],
+    &["store/sift"],
     &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
     &["store/survey"],
     &["store/verify", "store/listing"],

@@ -1,16 +1,16 @@
-//! Walk: the records of a segment file as they lie there, damage included.
+//! Sift: the records of a segment file as they lie there, damage included.
 //!
 //! ```text
 //! | header | record | record |/////////| record | record | footer |
 //!                            '- hole --'
 //! ```
 //! A **hole** is a stretch in which no record proves itself. If its first record still has a valid
-//! header, its length is trusted and the hole is that record; otherwise the walk tries every 8th
+//! header, its length is trusted and the hole is that record; otherwise the sift tries every 8th
 //! byte until header and body of a record are both right. It cannot mistake other bytes for one:
 //! header checksums are seeded with the segment's salt and the place.
 //!
 //! The file is read by positioned reads in pieces, so a disk that fails is a hole and not a signal,
-//! and never more than the file holds is allocated. Nothing is written. One thread walks; the file
+//! and never more than the file holds is allocated. Nothing is written. One thread sifts; the file
 //! may grow meanwhile, beyond the end that was given.
 
 use crate::store::disk::DiskFile;
@@ -26,8 +26,8 @@ const SECTOR_LEN: u64 = 4096;
 
 const RECORD_HEADER_LEN: usize = record::HEADER_LEN;
 
-/// A walk over the records of one file.
-pub(crate) struct Walk<'a> {
+/// a sift through the records of one file.
+pub(crate) struct Sift<'a> {
     file: &'a dyn DiskFile,
     salt: Salt,
     offset: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Walk<'a> {
     base: u64,
 }
 
-/// What a [`Walk`] meets.
+/// What a [`Sift`] meets.
 #[derive(Debug)]
 pub(crate) enum Met<'a> {
     /// A record, verified.
@@ -69,13 +69,13 @@ enum Probe {
     },
 }
 
-impl<'a> Walk<'a> {
-    /// A walk over the records of `file`, which end at `end`.
+impl<'a> Sift<'a> {
+    /// a sift through the records of `file`, which end at `end`.
     pub(crate) fn new(file: &'a dyn DiskFile, salt: Salt, end: u64) -> Self {
         Self { file, salt, offset: segment::HEADER_LEN, end, piece: Vec::new(), base: 0 }
     }
 
-    /// How far the walk has come, in bytes.
+    /// How far it has come, in bytes.
     pub(crate) fn offset(&self) -> u64 {
         self.offset.min(self.end)
     }
