@@ -14,6 +14,7 @@ use crate::engine::KvsEngine;
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, WriteOptions};
+use crate::scan::{Entries, Scan};
 #[cfg(feature = "sled")]
 use crate::sled_engine::SledKvsEngine;
 use crate::store::KvStore;
@@ -112,6 +113,14 @@ impl KvsEngine for AnyEngine {
 
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
         on_engine!(self, engine => engine.apply_with(batch, options))
+    }
+
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        on_engine!(self, engine => engine.scan(scan))
+    }
+
+    fn iter(&self) -> Result<Entries> {
+        on_engine!(self, engine => engine.iter())
     }
 
     fn len(&self) -> Result<u64> {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::error::{KvsError, Result};
 use crate::options::WriteOptions;
+use crate::scan::{Entries, Scan};
 use crate::value::Value;
 use crate::write_batch::{Write, WriteBatch, WriteDone};
 
@@ -63,6 +64,38 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     ///
     /// As [`KvsEngine::set_bytes`], and [`KvsError::BatchTooLong`]; nothing is applied then.
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()>;
+
+    /// The keys that `scan` describes, in order, with their values; see [`Scan`] for ranges,
+    /// prefixes, direction and keys only. An empty range finds nothing, which is no error.
+    ///
+    /// Each key that is there for the whole scan is seen exactly once, in order; keys set or
+    /// removed meanwhile may be seen or not; a value is never torn. It is no snapshot. The
+    /// [`Entries`] own a handle of the store and use memory that does not depend on its size.
+    ///
+    /// The first ordered scan of a [`crate::KvStore`] reads every key once, to put them in order;
+    /// see [`crate::Options::ordered`].
+    ///
+    /// ```
+    /// use kvs::{KvStore, KvsEngine, Scan};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = KvStore::open(dir.path())?;
+    /// for key in ["b", "a", "c"] {
+    ///     store.set_bytes(key.as_bytes(), b"1")?;
+    /// }
+    /// let mut keys = Vec::new();
+    /// for entry in store.scan(Scan::range("b"..).reverse())? {
+    ///     let (key, _) = entry?;
+    ///     keys.push(key);
+    /// }
+    /// assert_eq!(keys, [b"c", b"b"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Closed`], [`KvsError::Io`]; what the items can be is said at [`Entries`].
+    fn scan(&self, scan: Scan) -> Result<Entries>;
 
     /// Number of keys. Costs the same however many there are.
     ///
@@ -160,6 +193,27 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// As [`KvsEngine::apply_with`].
     fn apply(&self, batch: &WriteBatch) -> Result<()> {
         self.apply_with(batch, WriteOptions::default())
+    }
+
+    /// Every key with its value, in no order, but otherwise as [`KvsEngine::scan`] promises. The
+    /// cheapest way to see all of them: nothing needs to be put in order, and a [`crate::KvStore`]
+    /// reads its files from front to back.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::scan`].
+    #[expect(clippy::iter_not_returning_iterator, reason = "a closed store is told at once")]
+    fn iter(&self) -> Result<Entries> {
+        self.scan(Scan::all())
+    }
+
+    /// The keys that begin with `prefix`, in order, with their values: all keys, if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::scan`].
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries> {
+        self.scan(Scan::prefix(prefix))
     }
 
     /// Whether there are no keys.

@@ -53,6 +53,7 @@ mod sync;
 mod value;
 
 mod json_text;
+mod scan;
 
 mod engine;
 mod write_batch;
@@ -78,6 +79,7 @@ pub use client::KvsClient;
 pub use engine::KvsEngine;
 pub use error::{KvsError, Result};
 pub use options::{Durability, Options, ReadMode, WriteOptions};
+pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;

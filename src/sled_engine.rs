@@ -33,6 +33,7 @@ use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, VALUE_LEN_MAX, WriteOptions,
 };
+use crate::scan::{Batch, Batches, Entries, Scan};
 use crate::sync;
 use crate::value::{Lender, Value};
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
@@ -44,6 +45,11 @@ const OS_FLUSH_MS: u64 = 500;
 /// How long an open waits for sled's lock whatever the options say: on a busy machine a worker
 /// thread of sled can hold the file for a moment after the database has been closed.
 const LOCK_LINGER: Duration = Duration::from_millis(200);
+
+/// A scan asks sled for so many keys at a time...
+const SCAN_BATCH_MAX: usize = 256;
+/// ... and for no more once keys and values have this length (1 MiB): they are all in memory.
+const SCAN_BATCH_LEN_MAX: usize = 1 << 20;
 
 /// Pause between two tries to take sled's lock.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
@@ -196,6 +202,24 @@ impl SledKvsEngine {
         Ok(())
     }
 
+    /// The first few keys of `scan`. An iterator of sled would keep the directory locked for as
+    /// long as a caller keeps it, so none is held from one batch to the next.
+    fn next_batch(&self, scan: &Scan) -> Result<Batch<Value>> {
+        self.with(|open| {
+            let mut range = open.db.range::<&[u8], _>(scan.bounds());
+            let (mut batch, mut len) = (Batch::new(), 0);
+            while batch.len() < SCAN_BATCH_MAX && len < SCAN_BATCH_LEN_MAX {
+                let next = if scan.is_reverse() { range.next_back() } else { range.next() };
+                let Some(entry) = next else { break };
+                let (key, value) = entry.map_err(|error| self.explain("read", error))?;
+                len += key.len() + value.len();
+                let value = if scan.is_keys_only() { Value::default() } else { lent(value) };
+                batch.push_back((key.to_vec(), value));
+            }
+            Ok(batch)
+        })
+    }
+
     fn flush(&self, open: &Open) -> Result<()> {
         open.db.flush().map(drop).map_err(|error| self.explain("sync", error))
     }
@@ -229,10 +253,7 @@ impl KvsEngine for SledKvsEngine {
     }
 
     fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
-        Ok(self.lookup(key)?.map(|value| {
-            let len = value.len();
-            Value::lent(Arc::new(Shelf(value)), 0..len)
-        }))
+        Ok(self.lookup(key)?.map(lent))
     }
 
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
@@ -247,6 +268,12 @@ impl KvsEngine for SledKvsEngine {
             self.apply_batch(open, batch)?;
             self.settle(open, options)
         })
+    }
+
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        self.with(|_| Ok(()))?;
+        let store = self.clone();
+        Ok(Entries::new(Batches::new(scan, move |left| store.next_batch(left))))
     }
 
     fn len(&self) -> Result<u64> {
@@ -319,6 +346,12 @@ impl Drop for Shared {
             log::error!("closing a sled store: {error}");
         }
     }
+}
+
+/// `value` without a copy.
+fn lent(value: sled::IVec) -> Value {
+    let len = value.len();
+    Value::lent(Arc::new(Shelf(value)), 0..len)
 }
 
 /// Lends the bytes of one value that sled shares with us.

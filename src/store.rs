@@ -28,6 +28,7 @@ mod listing;
 mod recovery;
 mod repair;
 mod verify;
+mod walk;
 mod writer;
 
 mod stats;
@@ -49,6 +50,7 @@ use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, ReadMode, VALUE_LEN_MAX, WriteOptions,
 };
+use crate::scan::{Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
@@ -56,6 +58,7 @@ use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::recovery::Recovered;
 use crate::store::segment::Segment;
 use crate::store::segments::{Look, Segments};
+use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Writer};
 use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal, pin};
 use crate::value::Value;
@@ -168,6 +171,23 @@ impl KvStore {
         Ok(store)
     }
 
+    /// The entries of those of `keys` that are still there when their turn comes.
+    fn entries(
+        &self,
+        keys: impl Iterator<Item = Result<Vec<u8>>> + Send + 'static,
+        keys_only: bool,
+    ) -> Entries {
+        let store = self.clone();
+        let value_of = move |key: &[u8]| match keys_only {
+            true => Ok(store.contains(key)?.then(Value::default)),
+            false => store.get_bytes(key),
+        };
+        Entries::new(keys.filter_map(move |key| {
+            let entry = key.and_then(|key| Ok(value_of(&key)?.map(|value| (key, value))));
+            entry.transpose()
+        }))
+    }
+
     /// The directory, as it was given.
     pub fn path(&self) -> &Path {
         &self.core.dir
@@ -238,6 +258,22 @@ impl KvsEngine for KvStore {
         }
         let (kind, sync) = (OpKind::Apply, options.sync);
         self.core.writer.write(&Op { kind, entries: &entries, sync })
+    }
+
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        self.core.check_not_closed()?;
+        let mut keys = self.core.walk().collect::<Result<Vec<_>>>()?;
+        keys.retain(|key| scan.contains(key));
+        keys.sort_unstable();
+        if scan.is_reverse() {
+            keys.reverse();
+        }
+        Ok(self.entries(keys.into_iter().map(Ok), scan.is_keys_only()))
+    }
+
+    fn iter(&self) -> Result<Entries> {
+        self.core.check_not_closed()?;
+        Ok(self.entries(self.core.walk(), false))
     }
 
     fn len(&self) -> Result<u64> {
@@ -422,6 +458,10 @@ impl Core {
     #[inline]
     fn check_not_closed(&self) -> Result<()> {
         if self.writer.is_closed() { Err(KvsError::Closed) } else { Ok(()) }
+    }
+
+    fn walk(&self) -> Walk {
+        Walk::new(Arc::clone(&self.keydir), Arc::clone(&self.segments))
     }
 
     /// Calls `read` with the verified record of `key` and where it is, or returns `None`.

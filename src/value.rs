@@ -67,6 +67,13 @@ impl AsRef<[u8]> for Value {
     }
 }
 
+impl Default for Value {
+    /// No bytes.
+    fn default() -> Self {
+        Self::from(Vec::new())
+    }
+}
+
 impl From<Vec<u8>> for Value {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Repr::Owned(bytes))

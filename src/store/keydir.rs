@@ -38,7 +38,7 @@ use crate::store::location::Location;
 use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin};
 
 const SHARD_BITS: u32 = 8;
-const SHARD_COUNT: usize = 1 << SHARD_BITS;
+pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 
 const EMPTY: u64 = 0;
 /// Held a word that was removed; probes go on past it. No location has slot 0, so no word is 1.
@@ -190,19 +190,21 @@ impl Keydir {
         Change { table: shard.table.load(guard), cell: &shard.table, books, hash }
     }
 
-    /// Calls `visit` with the location of every entry, shard by shard. Entries that change
-    /// meanwhile are visited as they were or as they are, and may be missed.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(Location)) {
-        for shard in &self.shards {
-            let guard = pin();
-            for word in &shard.table.load(&guard).words {
-                // Acquire: pairs with the Release in `Change::store`.
-                let word = word.load(Ordering::Acquire);
-                if word > DELETED {
-                    visit(Location::from_bits(word));
-                }
-            }
-        }
+    /// Appends the locations of all entries of one shard, as they are at one moment, and calls
+    /// `meanwhile` before any of them can change.
+    pub(crate) fn copy_shard(
+        &self,
+        shard: usize,
+        locations: &mut Vec<Location>,
+        meanwhile: impl FnOnce(),
+    ) {
+        let guard = pin();
+        let shard = self.shards.get(shard).expect("a shard is named by its number");
+        let _books = shard.books.lock();
+        // Relaxed: words change only under the lock.
+        let words = shard.table.load(&guard).words.iter().map(|word| word.load(Ordering::Relaxed));
+        locations.extend(words.filter(|word| *word > DELETED).map(Location::from_bits));
+        meanwhile();
     }
 
     /// Memory that the entries take, in bytes.
@@ -344,7 +346,6 @@ mod tests {
 
     use super::*;
     use crate::store::location::Slot;
-    use crate::sync::pin;
 
     fn location(n: u64) -> Location {
         Location::new(Slot::new(1 + u32::try_from(n >> 20).unwrap()).unwrap(), (n & 0xF_FFFF) * 8)

@@ -73,7 +73,9 @@ impl Slot {
 /// bit 47        24 23               0
 ///     segment slot  offset / 8 bytes
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
+///
+/// Their order is the order in a segment, segment by segment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Location(u64);
 
 impl Location {

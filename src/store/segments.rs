@@ -20,7 +20,9 @@ use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::names;
 use crate::store::record::{Record, Salt};
 use crate::store::segment::{Origin, Segment, SegmentHeader, SegmentWriter};
-use crate::sync::{self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal};
+use crate::sync::{
+    self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal, pin,
+};
 
 /// The live segments of a store.
 #[derive(Debug)]
@@ -54,6 +56,22 @@ struct Books {
     retired: Vec<Arc<Segment>>,
     /// Largest seqno of any sealed segment, retired ones included.
     seqno: Seqno,
+}
+
+/// Segments that someone holds on to, by slot: their files stay.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Table);
+
+impl Held {
+    /// The segment in `slot`, if one was held.
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Arc<Segment>> {
+        self.0.get(slot.index())?.as_ref()
+    }
+
+    /// Lets all of them go.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// The live segments of one moment.
@@ -209,6 +227,19 @@ impl Segments {
         // proves intact is another key's.
         segment.verify(&record, location.offset())?;
         Ok(Look::Other)
+    }
+
+    /// Adds the live segments of this moment to those that are held. The slot of a held segment is
+    /// given to no other one, so locations can be looked up in `held` for as long as it lasts.
+    pub(crate) fn hold(&self, held: &mut Held) {
+        let guard = pin();
+        let table = self.table.load(&guard);
+        held.0.resize(held.0.len().max(table.len()), None);
+        for (held, live) in held.0.iter_mut().zip(table) {
+            if held.is_none() {
+                held.clone_from(live);
+            }
+        }
     }
 
     /// The live segments of this moment.

@@ -158,7 +158,7 @@ impl Surveyed {
     }
 
     /// Its records, if they can be read at all.
-    pub(crate) fn walk(&self) -> Option<Sift<'_>> {
+    pub(crate) fn sift(&self) -> Option<Sift<'_>> {
         self.content.as_ref().map(|(file, salt)| Sift::new(&**file, *salt, self.len))
     }
 }

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{KvsError, Result};
 use crate::store::disk::Disk;
-use crate::store::keydir::Keydir;
+use crate::store::keydir::{Keydir, SHARD_COUNT};
 use crate::store::location::Seqno;
 use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Kind, Record};
@@ -133,7 +133,7 @@ impl VerifyReport {
     }
 }
 
-/// What a walk through one segment showed.
+/// What a sift through one segment showed.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) record_count: u64,
@@ -178,7 +178,7 @@ impl Tally {
     }
 }
 
-/// Walks to the end, calling `visit` with each record.
+/// Sifts to the end, calling `visit` with each record.
 pub(crate) fn tally(
     mut sift: Sift<'_>,
     meter: &mut Meter<'_>,
@@ -255,16 +255,20 @@ pub(crate) fn verify_open(
 
 /// Reads the record of every live entry.
 fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport) {
-    let mut scratch = Vec::new();
-    keydir.for_each(|location| {
-        let guard = pin();
-        // Compaction has moved the entry since: it is not live here any more.
-        let Some(segment) = segments.get(location.slot(), &guard) else { return };
-        match is_readable(segment, location.offset(), &mut scratch) {
-            true => report.live_key_count += 1,
-            false => report.unreadable_key_count += 1,
+    let (mut locations, mut scratch) = (Vec::new(), Vec::new());
+    for shard in 0..SHARD_COUNT {
+        locations.clear();
+        keydir.copy_shard(shard, &mut locations, || {});
+        for location in &locations {
+            let guard = pin();
+            // Compaction has moved the entry since: it is not live here any more.
+            let Some(segment) = segments.get(location.slot(), &guard) else { continue };
+            match is_readable(segment, location.offset(), &mut scratch) {
+                true => report.live_key_count += 1,
+                false => report.unreadable_key_count += 1,
+            }
         }
-    });
+    }
 }
 
 fn is_readable(segment: &Segment, offset: u64, scratch: &mut Vec<u8>) -> bool {

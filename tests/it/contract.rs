@@ -78,7 +78,7 @@ impl Factory for AnySled {
     }
 }
 
-struct Model;
+pub(crate) struct Model;
 
 impl Factory for Model {
     type Engine = ModelEngine;

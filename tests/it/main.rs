@@ -14,6 +14,7 @@ mod model;
 mod model_engine;
 mod opening;
 mod recovery;
+mod scan;
 mod server;
 mod store;
 mod thread_pool;

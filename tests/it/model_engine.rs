@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
-use kvs::{BatchOp, KvsEngine, KvsError, Result, Value, WriteBatch, WriteOptions};
+use kvs::{BatchOp, Entries, KvsEngine, KvsError, Result, Scan, Value, WriteBatch, WriteOptions};
 use parking_lot::{Mutex, RwLock};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -77,6 +77,24 @@ impl KvsEngine for ModelEngine {
             return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
         }
         self.write(|map| apply(map, batch))
+    }
+
+    /// All of one moment, which is more than the contract promises.
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+            let value = if scan.is_keys_only() { Value::default() } else { value.clone().into() };
+            (key.clone(), value)
+        };
+        let in_range = |map: &Map| match scan.is_empty() {
+            true => Vec::new(),
+            false => map.range::<[u8], _>(scan.bounds()).map(entry).collect(),
+        };
+        let mut found: Vec<_> = self.read(in_range)?;
+        if scan.is_reverse() {
+            found.reverse();
+        }
+        let store = self.clone();
+        Ok(Entries::new(found.into_iter().map(move |entry| store.read(|_| entry))))
     }
 
     fn len(&self) -> Result<u64> {

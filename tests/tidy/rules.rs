@@ -36,7 +36,7 @@ fn lines_saying<'a>(
 /// that is one of `APART`.
 const LAYERS: &[&[&str]] = &[
     &["error", "options", "value", "sync", "json_text"],
-    &["engine", "write_batch"],
+    &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
     &["store/segment", "store/keydir", "store/key_order"],
@@ -44,7 +44,14 @@ const LAYERS: &[&[&str]] = &[
     &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
     &["store/survey"],
     &["store/verify", "store/listing"],
-    &["store/writer", "store/recovery", "store/compaction", "store/checkpoint", "store/repair"],
+    &[
+        "store/writer",
+        "store/recovery",
+        "store/compaction",
+        "store/checkpoint",
+        "store/repair",
+        "store/walk",
+    ],
     &["store", "sled_engine"],
     &["any_engine", "dump", "store/upkeep"],
     &["thread_pool"],
@@ -68,6 +75,7 @@ const NARROW: &[(&str, &[&str])] = &[
             "value",
             "engine",
             "write_batch",
+            "scan",
             "any_engine",
             "thread_pool",
             "server",

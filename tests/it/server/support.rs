@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use kvs::thread_pool::AnyThreadPool;
 use kvs::{
-    Durability, KvServer, KvStore, KvsEngine, Options, Result, ServerOptions, Value, Write,
-    WriteBatch, WriteDone, WriteOptions,
+    Durability, Entries, KvServer, KvStore, KvsEngine, Options, Result, Scan, ServerOptions, Value,
+    Write, WriteBatch, WriteDone, WriteOptions,
 };
 
 pub(super) type Server<E> = KvServer<E, AnyThreadPool>;
@@ -215,6 +215,10 @@ impl KvsEngine for Hooked {
 
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
         self.inner.apply_with(batch, options)
+    }
+
+    fn scan(&self, scan: Scan) -> Result<Entries> {
+        self.inner.scan(scan)
     }
 
     fn len(&self) -> Result<u64> {

@@ -1,0 +1,98 @@
+//! A walk over every key of a store, in no order, without keys in memory.
+//!
+//! ```text
+//! keydir:  shard 0 | shard 1 | ... | shard 255
+//!          '---- a group ----'                     copied: 8 bytes an entry, a bounded number
+//!                  | sorted by segment and offset
+//!                  v
+//! segments: read front to back, each record telling its key
+//! ```
+//!
+//! Exact beside writers and compaction, because a key belongs to one shard for good and its shard
+//! is copied at one moment, under its lock:
+//!
+//! - A key that is there at that moment has exactly one entry in the copy, so it is met once. One
+//!   that is there for the whole walk is there at that moment.
+//! - The segments that the copied entries point into are held from within that lock. A segment is
+//!   retired only after every entry that points into it was moved away, under the locks of their
+//!   shards (invariant 4), so all of them are still live then. Held, they stay readable whatever
+//!   compaction does, and records never change (invariant 1). Their slots are given to no other
+//!   segment meanwhile, so a location keeps its meaning.
+//!
+//! What the walk tells is keys, as they were when their shard was copied. Who wants the value looks
+//! the key up, and learns then whether it is still there.
+//!
+//! A walk holds files of compacted segments in place until it comes to the next group or is
+//! dropped. Any number of walks may run at once, each used by one thread at a time.
+
+use crate::error::Result;
+use crate::store::keydir::{Keydir, SHARD_COUNT};
+use crate::store::location::Location;
+use crate::store::record::Kind;
+use crate::store::segments::{Held, Segments};
+use crate::sync::Arc;
+
+/// A group takes on no more shards once it has this many entries (8 MiB of locations). Up to here a
+/// store is read front to back once; a larger one several times, some records each time.
+const GROUP_ENTRIES: usize = 1 << 20;
+
+/// The keys of a store, one after the other.
+pub(crate) struct Walk {
+    keydir: Arc<Keydir>,
+    segments: Arc<Segments>,
+    /// The first shard that was not copied yet.
+    next_shard: usize,
+    /// What is left of the group, the last in the files first, so that the first is popped.
+    group: Vec<Location>,
+    /// The segments of the group.
+    held: Held,
+    scratch: Vec<u8>,
+}
+
+impl Walk {
+    /// A walk over the keys of `keydir`, whose records are in `segments`.
+    pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>) -> Self {
+        let (group, held, scratch) = (Vec::new(), Held::default(), Vec::new());
+        Self { keydir, segments, next_shard: 0, group, held, scratch }
+    }
+
+    /// Copies the next shards; false if there are none left.
+    fn copy_group(&mut self) -> bool {
+        self.held.clear();
+        while self.group.len() < GROUP_ENTRIES && self.next_shard < SHARD_COUNT {
+            let (segments, held) = (&self.segments, &mut self.held);
+            self.keydir.copy_shard(self.next_shard, &mut self.group, || segments.hold(held));
+            self.next_shard += 1;
+        }
+        self.group.sort_unstable_by(|one, other| other.cmp(one));
+        !self.group.is_empty()
+    }
+
+    /// The key of the record at `location`; `None` if it is the tombstone of a batch that was just
+    /// being published.
+    fn key_at(&mut self, location: Location) -> Result<Option<Vec<u8>>> {
+        let segment = self.held.get(location.slot()).expect("held since its shard was copied");
+        let record = segment.record(location.offset(), &mut self.scratch)?;
+        segment.verify(&record, location.offset())?;
+        Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<Vec<u8>>;
+
+    /// An error is about one record; the walk goes on behind it.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(location) = self.group.pop() else {
+                if self.copy_group() {
+                    continue;
+                }
+                return None;
+            };
+            if let Some(key) = self.key_at(location).transpose() {
+                return Some(key);
+            }
+        }
+    }
+}
