@@ -66,6 +66,8 @@ mod sled_engine;
 
 mod any_engine;
 
+pub mod dump;
+
 pub mod thread_pool;
 
 mod server;

@@ -13,6 +13,7 @@ mod record;
 
 mod disk;
 mod names;
+pub(crate) mod old_logs;
 
 mod keydir;
 mod segment;
@@ -42,8 +43,8 @@ use std::{fmt, thread};
 
 pub use listing::LogRecord;
 pub use repair::RepairReport;
-pub use stats::{SegmentStats, Stats};
-pub use verify::{Damage, Progress, VerifyReport};
+pub use stats::{Progress, SegmentStats, Stats};
+pub use verify::{Damage, VerifyReport};
 
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};

@@ -26,8 +26,9 @@ use crate::store::listing::Newest;
 use crate::store::names;
 use crate::store::record::{Draft, Kind};
 use crate::store::sift::Met;
+use crate::store::stats::Progress;
 use crate::store::survey::Survey;
-use crate::store::verify::{self, Meter, Progress, VerifyReport};
+use crate::store::verify::{self, Meter, VerifyReport};
 
 /// What a repair saved, and what may be wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -51,3 +51,13 @@ pub struct SegmentStats {
     /// Whether it was written in the order of writes; otherwise by compaction.
     pub is_log: bool,
 }
+
+/// How far long work has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes done so far.
+    pub done_bytes: u64,
+    /// Bytes there are, as far as known.
+    pub total_bytes: u64,
+}

@@ -9,6 +9,7 @@
 //! lives, so a compaction by another process cannot take them away; one that comes in between is
 //! noticed, and the survey taken again.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine_dir;
@@ -165,8 +166,13 @@ impl Surveyed {
 
 /// Refuses to fill `dir` if anything is in it. A missing one is fine.
 pub(crate) fn check_vacant(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    let files = if disk.exists(dir) { disk.list(dir)? } else { Vec::new() };
     let path = || dir.to_path_buf();
+    let files = match disk.exists(dir).then(|| disk.list(dir)).transpose() {
+        Err(KvsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+            return Err(KvsError::NotADirectory { path: path() });
+        }
+        listed => listed?.unwrap_or_default(),
+    };
     match files.is_empty() {
         true => Ok(()),
         false if engine_dir::engine_in(dir).is_some() => {
@@ -190,7 +196,7 @@ fn no_store(dir: &Path, files: &[std::ffi::OsString]) -> KvsError {
         let (found, asked) = (engine_dir::SLED, engine_dir::KVS);
         return KvsError::WrongEngine { path, found, asked };
     }
-    if files.iter().any(|name| Name::parse(name) == Name::OldLog) {
+    if files.iter().any(|name| matches!(Name::parse(name), Name::OldLog(_))) {
         return KvsError::UnsupportedFormat { path, found: 0, supported: FORMAT };
     }
     KvsError::NoStore { path }

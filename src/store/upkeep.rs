@@ -18,9 +18,9 @@ use crate::store::disk::RealDisk;
 use crate::store::listing::{self, LogRecord};
 use crate::store::repair::{self, RepairReport};
 use crate::store::segment::{Origin, Segment};
-use crate::store::stats::SegmentStats;
+use crate::store::stats::{Progress, SegmentStats};
 use crate::store::survey;
-use crate::store::verify::{self, Progress, VerifyReport};
+use crate::store::verify::{self, VerifyReport};
 use crate::store::writer::{Entry, Op, OpKind};
 
 impl KvStore {

@@ -24,22 +24,13 @@ use crate::store::record::{self, BatchPlace, Footer, Kind, Record};
 use crate::store::segment::{HEADER_LEN, Origin, Segment};
 use crate::store::segments::Segments;
 use crate::store::sift::{Hole, Met, Sift};
+use crate::store::stats::Progress;
 use crate::store::survey::{self, Survey, Surveyed};
 use crate::sync::pin;
 
 /// Most damages that a report lists one by one; the rest is counted. A disk that is gone has
 /// millions.
 const DAMAGES_LISTED_MAX: usize = 1000;
-
-/// How far long work has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Bytes done so far.
-    pub done_bytes: u64,
-    /// Bytes there are, as far as known.
-    pub total_bytes: u64,
-}
 
 /// Bytes between two reports of progress (1 MiB).
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -135,15 +126,15 @@ impl VerifyReport {
 
 /// What a sift through one segment showed.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) record_count: u64,
+struct Tally {
+    record_count: u64,
     /// Puts and tombstones.
-    pub(crate) write_count: u64,
-    pub(crate) seqno_max: Seqno,
+    write_count: u64,
+    seqno_max: Seqno,
     /// The end of the last write that is whole, its batch included.
     whole_end: u64,
     in_batch: bool,
-    pub(crate) footer: Option<Footer>,
+    footer: Option<Footer>,
     /// The highest write that a mark says is durable.
     durable: Seqno,
     /// Holes, each with the last write before it and the first one behind.
@@ -164,12 +155,14 @@ impl Tally {
         self.record_count += 1;
         self.footer = Footer::decode(record).or(self.footer);
         self.durable = self.durable.max(record::decode_mark(record).unwrap_or_default());
-        if matches!(record.kind, Kind::Put | Kind::Tombstone) {
+        let is_write = matches!(record.kind, Kind::Put | Kind::Tombstone);
+        if let Some((_, _, behind @ None)) = self.holes.last_mut() {
+            // The others carry the seqno of the write before them.
+            *behind = Some(if is_write { record.seqno } else { record.seqno.next() });
+        }
+        if is_write {
             self.write_count += 1;
             self.seqno_max = self.seqno_max.max(record.seqno);
-            if let Some((_, _, behind @ None)) = self.holes.last_mut() {
-                *behind = Some(record.seqno);
-            }
             self.in_batch = record.place == BatchPlace::More;
         }
         if !self.in_batch {
@@ -178,19 +171,14 @@ impl Tally {
     }
 }
 
-/// Sifts to the end, calling `visit` with each record.
-pub(crate) fn tally(
-    mut sift: Sift<'_>,
-    meter: &mut Meter<'_>,
-    mut visit: impl FnMut(u64, &Record<'_>),
-) -> Tally {
-    let mut tally = Tally { whole_end: HEADER_LEN, ..Tally::default() };
+/// Sifts a segment to its end. In a log, its first write follows `before`.
+fn tally(mut sift: Sift<'_>, before: Seqno, meter: &mut Meter<'_>) -> Tally {
+    let mut tally = Tally { whole_end: HEADER_LEN, seqno_max: before, ..Tally::default() };
     loop {
         match sift.step() {
             Met::Record { offset, record } => {
                 let end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
                 tally.note(&record, end);
-                visit(offset, &record);
             }
             Met::Hole(hole) if tally.holes.len() < DAMAGES_LISTED_MAX => {
                 tally.holes.push((hole, tally.seqno_max, None));
@@ -239,7 +227,8 @@ pub(crate) fn verify_open(
     for (len, segment) in &now {
         let file = segments.disk().open_to_read(segment.path())?;
         let salt = segment.header.salt;
-        let tally = tally(Sift::new(&*file, salt, *len), &mut meter, |_, _| {});
+        let before = segment.header.seqno_before;
+        let tally = tally(Sift::new(&*file, salt, *len), before, &mut meter);
         meter.end_of_file(*len);
         report.segment_count += 1;
         report.total_bytes += len;
@@ -298,7 +287,8 @@ pub(crate) fn verify_dir(
             report.add(whole_file(segment, offset, what));
         }
         let Some(sift) = segment.sift() else { continue };
-        let tally = tally(sift, &mut meter, |_, _| {});
+        let before = segment.header.map_or(Seqno::ZERO, |header| header.seqno_before);
+        let tally = tally(sift, before, &mut meter);
         meter.end_of_file(segment.len);
         report.record_count += tally.record_count;
         if segment.listed == Some(true) {
@@ -342,7 +332,9 @@ fn verify_logs(last: Option<Seqno>, logs: Vec<(&Surveyed, Tally)>, report: &mut 
                 writes: Some((last.get() + 1, before.get())),
                 ..whole_file(segment, segment.len, what)
             };
-            gave_up = gave_up || before > last && durable <= last;
+            // A log that was sealed was followed by others: that is more than a crash leaves.
+            let is_tail = before > last && durable <= last && tally.footer.is_none();
+            gave_up = gave_up || is_tail;
             if !gave_up {
                 report.add(damage);
             }

@@ -18,3 +18,4 @@ mod scan;
 mod server;
 mod store;
 mod thread_pool;
+mod upkeep;

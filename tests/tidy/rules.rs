@@ -39,6 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
+    &["store/old_logs"],
     &["store/segment", "store/keydir", "store/key_order"],
     &["store/sift"],
     &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
