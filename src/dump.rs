@@ -180,6 +180,15 @@ pub fn import_old<E: KvsEngine>(
     Ok(ImportReport { file_count, write_count, crash_tail_bytes })
 }
 
+/// Whether `dir` holds logs of the first implementation, told from the names of its files.
+///
+/// # Errors
+///
+/// [`KvsError::NoStore`] if it holds none, [`KvsError::WrongEngine`] if it holds another store.
+pub fn check_old(dir: impl AsRef<Path>) -> Result<()> {
+    old_logs::check(dir.as_ref())
+}
+
 /// Writes, applied a batch at a time.
 struct Batches<'a, E> {
     engine: &'a E,

@@ -207,8 +207,8 @@ impl KvsError {
         Self::Corrupt { path: path.to_path_buf(), offset, what }
     }
 
-    /// The same error for another one whose write failed with this one. Only what an append or a
-    /// sync can meet is told apart.
+    /// The same error for another one who fails for the same reason. Only what an append, a sync or
+    /// a damaged record can be is told apart.
     pub(crate) fn for_another(&self) -> Self {
         let copy = |source: &io::Error| match source.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code),
@@ -221,6 +221,7 @@ impl KvsError {
             Self::NoSpace { path, source } => {
                 Self::NoSpace { path: path.clone(), source: copy(source) }
             }
+            Self::Corrupt { path, offset, what } => Self::corrupt(path, *offset, what),
             Self::Closed => Self::Closed,
             _ => Self::Poisoned,
         }

@@ -86,6 +86,7 @@ pub struct Options {
     pub(crate) lock_timeout: Duration,
     pub(crate) segment_bytes_min: u64,
     pub(crate) segment_bytes_max: u64,
+    pub(crate) ordered: bool,
     pub(crate) auto_compaction: bool,
     pub(crate) compaction_bytes_per_second_max: Option<u64>,
 }
@@ -100,6 +101,7 @@ impl Default for Options {
             lock_timeout: Duration::ZERO,
             segment_bytes_min: SEGMENT_BYTES_MIN,
             segment_bytes_max: SEGMENT_BYTES_MAX,
+            ordered: false,
             auto_compaction: true,
             compaction_bytes_per_second_max: None,
         }
@@ -157,6 +159,18 @@ impl Options {
     /// of its own. Default, and most: [`SEGMENT_BYTES_MAX`].
     pub fn segment_bytes_max(mut self, bytes: u64) -> Self {
         self.segment_bytes_max = bytes;
+        self
+    }
+
+    /// Whether to put the keys in order when the store is opened, rather than when the first scan in
+    /// order asks for it ([`crate::KvsEngine::scan`]). Default: no.
+    ///
+    /// Either reads every key once, beside other reads and writes, and from then on costs memory,
+    /// each key and about 64 bytes with it, and time for each new and each removed key; overwriting
+    /// costs nothing more. A store that nobody scans in order pays nothing.
+    /// [`crate::KvsEngine::iter`] needs no order. The `sled` engine is always in order.
+    pub fn ordered(mut self, on: bool) -> Self {
+        self.ordered = on;
         self
     }
 

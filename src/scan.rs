@@ -200,33 +200,42 @@ pub(crate) struct Batches<V, F> {
     left: Option<Scan>,
     fetched: Batch<V>,
     fetch: F,
+    /// How many to fetch next.
+    wanted: usize,
 }
+
+/// Keys fetched first: whoever looks for the next key only should not pay for many.
+const FIRST_BATCH: usize = 4;
+/// Most keys fetched at a time.
+const BATCH_MAX: usize = 256;
 
 /// Keys in the direction of the scan.
 pub(crate) type Batch<V> = VecDeque<(Vec<u8>, V)>;
 
-impl<V, F: FnMut(&Scan) -> Result<Batch<V>>> Batches<V, F> {
-    /// The keys of `scan`. `fetch` returns the first few of the scan it is given, in its direction,
-    /// and none if there are none; it is never given an empty range.
+impl<V, F: FnMut(&Scan, usize) -> Result<Batch<V>>> Batches<V, F> {
+    /// The keys of `scan`. `fetch` returns the first ones of the scan it is given, in its direction,
+    /// as many as it is told or fewer, and none if there are none; it is never given an empty
+    /// range.
     pub(crate) fn new(scan: Scan, fetch: F) -> Self {
         let left = Some(scan).filter(|scan| !scan.is_empty());
-        Self { left, fetched: VecDeque::new(), fetch }
+        Self { left, fetched: VecDeque::new(), fetch, wanted: FIRST_BATCH }
     }
 }
 
-impl<V, F: FnMut(&Scan) -> Result<Batch<V>>> Iterator for Batches<V, F> {
+impl<V, F: FnMut(&Scan, usize) -> Result<Batch<V>>> Iterator for Batches<V, F> {
     type Item = Result<(Vec<u8>, V)>;
 
     /// After an error there is nothing more.
     fn next(&mut self) -> Option<Self::Item> {
         if self.fetched.is_empty() {
             let mut left = self.left.take()?;
-            self.fetched = match (self.fetch)(&left) {
+            self.fetched = match (self.fetch)(&left, self.wanted) {
                 Ok(fetched) => fetched,
                 Err(error) => return Some(Err(error)),
             };
             let (last, _) = self.fetched.back()?;
             left.pass(last);
+            self.wanted = (self.wanted * 4).min(BATCH_MAX);
             self.left = Some(left).filter(|left| !left.is_empty());
         }
         self.fetched.pop_front().map(Ok)

@@ -46,9 +46,8 @@ const OS_FLUSH_MS: u64 = 500;
 /// thread of sled can hold the file for a moment after the database has been closed.
 const LOCK_LINGER: Duration = Duration::from_millis(200);
 
-/// A scan asks sled for so many keys at a time...
-const SCAN_BATCH_MAX: usize = 256;
-/// ... and for no more once keys and values have this length (1 MiB): they are all in memory.
+/// A scan asks sled for no more at a time once keys and values have this length (1 MiB): they are
+/// all in memory.
 const SCAN_BATCH_LEN_MAX: usize = 1 << 20;
 
 /// Pause between two tries to take sled's lock.
@@ -202,13 +201,13 @@ impl SledKvsEngine {
         Ok(())
     }
 
-    /// The first few keys of `scan`. An iterator of sled would keep the directory locked for as
-    /// long as a caller keeps it, so none is held from one batch to the next.
-    fn next_batch(&self, scan: &Scan) -> Result<Batch<Value>> {
+    /// The first keys of `scan`, at most as many as `wanted`. An iterator of sled would keep the
+    /// directory locked for as long as a caller keeps it, so none is held between batches.
+    fn first_of(&self, scan: &Scan, wanted: usize) -> Result<Batch<Value>> {
         self.with(|open| {
             let mut range = open.db.range::<&[u8], _>(scan.bounds());
             let (mut batch, mut len) = (Batch::new(), 0);
-            while batch.len() < SCAN_BATCH_MAX && len < SCAN_BATCH_LEN_MAX {
+            while batch.len() < wanted && len < SCAN_BATCH_LEN_MAX {
                 let next = if scan.is_reverse() { range.next_back() } else { range.next() };
                 let Some(entry) = next else { break };
                 let (key, value) = entry.map_err(|error| self.explain("read", error))?;
@@ -273,7 +272,7 @@ impl KvsEngine for SledKvsEngine {
     fn scan(&self, scan: Scan) -> Result<Entries> {
         self.with(|_| Ok(()))?;
         let store = self.clone();
-        Ok(Entries::new(Batches::new(scan, move |left| store.next_batch(left))))
+        Ok(Entries::new(Batches::new(scan, move |left, n| store.first_of(left, n))))
     }
 
     fn len(&self) -> Result<u64> {

@@ -15,6 +15,7 @@ mod disk;
 mod names;
 pub(crate) mod old_logs;
 
+mod key_order;
 mod keydir;
 mod segment;
 mod sift;
@@ -51,7 +52,7 @@ use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, ReadMode, VALUE_LEN_MAX, WriteOptions,
 };
-use crate::scan::{Entries, Scan};
+use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
@@ -169,6 +170,9 @@ impl KvStore {
         let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
+        if store.core.options.ordered {
+            store.core.put_in_order()?;
+        }
         Ok(store)
     }
 
@@ -262,14 +266,12 @@ impl KvsEngine for KvStore {
     }
 
     fn scan(&self, scan: Scan) -> Result<Entries> {
-        self.core.check_not_closed()?;
-        let mut keys = self.core.walk().collect::<Result<Vec<_>>>()?;
-        keys.retain(|key| scan.contains(key));
-        keys.sort_unstable();
-        if scan.is_reverse() {
-            keys.reverse();
-        }
-        Ok(self.entries(keys.into_iter().map(Ok), scan.is_keys_only()))
+        self.core.put_in_order()?;
+        let (keydir, keys_only) = (Arc::clone(&self.core.keydir), scan.is_keys_only());
+        let damage = keydir.order().damage().map(Err);
+        let keys = Batches::new(scan, move |left, n| Ok(keydir.order().first_of(left, n)));
+        let keys = keys.map(|key| key.map(|(key, ())| key));
+        Ok(self.entries(damage.into_iter().chain(keys), keys_only))
     }
 
     fn iter(&self) -> Result<Entries> {
@@ -459,6 +461,11 @@ impl Core {
     #[inline]
     fn check_not_closed(&self) -> Result<()> {
         if self.writer.is_closed() { Err(KvsError::Closed) } else { Ok(()) }
+    }
+
+    fn put_in_order(&self) -> Result<()> {
+        self.check_not_closed()?;
+        walk::put_in_order(&self.keydir, &self.segments, &|| self.check_not_closed())
     }
 
     fn walk(&self) -> Walk {

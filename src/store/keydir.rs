@@ -34,6 +34,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
 use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin};
 
@@ -74,6 +75,7 @@ impl KeyHash {
 pub(crate) struct Keydir {
     shards: Box<[Shard]>,
     seed: u64,
+    order: KeyOrder,
 }
 
 /// Aligned so that the locks and counts of one shard do not slow the readers of its neighbours.
@@ -152,12 +154,18 @@ impl Keydir {
                 used: 0,
             }),
         };
-        Self { shards: (0..SHARD_COUNT).map(|_| shard()).collect(), seed }
+        let shards = (0..SHARD_COUNT).map(|_| shard()).collect();
+        Self { shards, seed, order: KeyOrder::default() }
     }
 
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         KeyHash(xxh3_64_with_seed(key, self.seed))
+    }
+
+    /// The keys in order, for those who scan in order. Changed under the locks of the shards.
+    pub(crate) fn order(&self) -> &KeyOrder {
+        &self.order
     }
 
     #[inline]

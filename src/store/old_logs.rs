@@ -82,6 +82,11 @@ pub(crate) fn read(
     Ok(found)
 }
 
+/// Refuses a directory without such logs, and says why.
+pub(crate) fn check(dir: &Path) -> Result<()> {
+    numbers(&RealDisk, dir).map(drop)
+}
+
 /// The numbers of the old logs in `dir`, or why it has none.
 fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
     let path = dir.to_path_buf();

@@ -23,6 +23,7 @@
 //! sync could report success for pages that the kernel has dropped. Reads go on.
 
 mod lane;
+mod leadership;
 mod queue;
 mod sync_lane;
 
@@ -40,6 +41,7 @@ use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Look, Segments};
 use crate::store::writer::lane::{Counts, Lane, Staged};
+use crate::store::writer::leadership::Leadership;
 use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
 pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind};
 use crate::store::writer::sync_lane::SyncLane;
@@ -442,7 +444,8 @@ impl Writer {
                 // A length is believed only if its checksum holds.
                 let at = entry.location.offset();
                 let holds = record.verify_header(holder.header.salt, at).is_ok();
-                found = Some((entry, holder, if holds { record.len() } else { 0 }));
+                let len = if holds { record.len() } else { 0 };
+                found = Some((entry, holder, record.kind == Kind::Put, len));
                 break;
             }
         }
@@ -450,27 +453,41 @@ impl Writer {
             Kind::Put => segment.add_live(staged.len),
             _ => segment.add_tombstone(staged.len),
         }
-        if let Some((_, holder, len)) = &found {
+        // What is found may be the tombstone of a batch of this very group.
+        let was_there = matches!(found, Some((_, _, true, _)));
+        if let Some((_, holder, true, len)) = &found {
             holder.sub_live(*len);
             self.segments.note_dead(*len);
         }
+        self.note_presence(key, was_there, staged.kind == Kind::Put);
         match (staged.kind, found) {
             (Kind::Put, Some((entry, ..))) => change.replace(entry, location),
-            (Kind::Put, None) => {
-                change.insert(location);
-                self.key_count.fetch_add(1, Ordering::Relaxed);
+            (Kind::Put, None) => change.insert(location),
+            (_, Some((entry, ..))) if staged.in_batch => {
+                change.replace(entry, location);
+                return true;
             }
-            (_, Some((entry, ..))) => {
-                self.key_count.fetch_sub(1, Ordering::Relaxed);
-                if staged.in_batch {
-                    change.replace(entry, location);
-                    return true;
-                }
-                change.remove(entry);
-            }
+            (_, Some((entry, ..))) => change.remove(entry),
             (_, None) => {}
         }
         false
+    }
+
+    /// Counts `key`, and keeps the order of keys, if it comes or goes. The lock of its shard is
+    /// held.
+    fn note_presence(&self, key: &[u8], before: bool, after: bool) {
+        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
+        match (before, after) {
+            (false, true) => {
+                self.key_count.fetch_add(1, Ordering::Relaxed);
+                self.keydir.order().add(key);
+            }
+            (true, false) => {
+                self.key_count.fetch_sub(1, Ordering::Relaxed);
+                self.keydir.order().remove(key);
+            }
+            _ => {}
+        }
     }
 
     /// Makes every write that has returned so far durable.
@@ -563,31 +580,6 @@ impl Writer {
     pub(crate) fn key_count(&self) -> u64 {
         // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
         self.key_count.load(Ordering::Relaxed)
-    }
-}
-
-/// Being the leader. Dropping it passes the lead on, or ends it; dropped by a panic it poisons.
-struct Leadership<'a>(&'a Writer);
-
-impl Drop for Leadership<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison();
-        }
-        let mut queue = self.0.queue.lock();
-        let ticket = queue.waiting.iter().find_map(|request| match &request.reply {
-            Reply::Ticket(ticket) => Some(Arc::clone(ticket)),
-            Reply::Call(_) => None,
-        });
-        queue.leading = !queue.waiting.is_empty();
-        match ticket {
-            Some(ticket) => ticket.tell(Turn::Lead),
-            None if queue.leading => {
-                queue.committer_leads = true;
-                self.0.commit_wanted.raise();
-            }
-            None => {}
-        }
     }
 }
 

@@ -136,6 +136,7 @@ every_engine! {
     readers_see_all_of_a_batch_or_none
     len_counts_each_key_once
     len_belongs_to_one_moment_while_threads_write
+    len_counts_a_key_that_a_batch_removes_while_others_set_it
     get_with_reads_once_and_only_what_is_there
     get_into_reuses_the_buffer
     clones_are_handles_of_one_store
@@ -572,6 +573,29 @@ fn sled_counts_a_key_before_anyone_has_read_it() {
         }
         running.store(false, Ordering::Relaxed);
     });
+}
+
+/// Groups in which a batch removes the key and a later write sets it again once lost count.
+fn len_counts_a_key_that_a_batch_removes_while_others_set_it<F: Factory>() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = F::open_with(dir.path(), Options::new().durability(Durability::Sync)).unwrap();
+    thread::scope(|scope| {
+        for number in 0..4_u8 {
+            let store = &store;
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    if number < 2 {
+                        store.set_bytes(b"a", &[number]).unwrap();
+                    } else {
+                        let mut batch = WriteBatch::new();
+                        store.apply(batch.remove(b"a").set(&[number], b"")).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let there = [&b"a"[..], &[2], &[3]].map(|key| u64::from(store.contains(key).unwrap()));
+    assert_eq!(store.len().unwrap(), there.iter().sum::<u64>());
 }
 
 fn get_with_reads_once_and_only_what_is_there<F: Factory>() {

@@ -1,9 +1,16 @@
 //! What `src/scan.rs` promises, asked of every engine: each key once, in order, whatever else goes
 //! on, and never more memory or locks than a batch needs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use kvs::{Entries, KvsEngine, Scan};
+use kvs::options::SEGMENT_BYTES_FLOOR;
+use kvs::{Durability, Entries, KvStore, KvsEngine, KvsError, Options, ReadMode, Scan, WriteBatch};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
 
 use crate::contract::{Factory, promises};
 
@@ -26,6 +33,14 @@ every_engine! {
     empty_range_finds_nothing_and_is_no_error
     keys_only_leaves_the_values_out
     iter_sees_every_key_once
+    scan_longer_than_a_batch_is_whole
+    scan_sees_what_becomes_of_keys_it_has_not_reached
+    every_key_can_be_removed_while_it_is_scanned
+    scan_outlives_every_other_handle_and_moves_between_threads
+    closed_store_is_said_once_and_ends_the_scan
+    closing_lets_go_of_the_directory_though_a_scan_is_held
+    keys_that_stay_are_seen_once_whatever_else_is_written
+    scans_agree_with_a_map
 }
 
 type Found = Vec<(Vec<u8>, Vec<u8>)>;
@@ -140,4 +155,288 @@ fn iter_sees_every_key_once<F: Factory>() {
         (key.to_vec(), value.to_vec())
     });
     assert_eq!(found, expected.collect::<Found>());
+}
+
+fn scan_longer_than_a_batch_is_whole<F: Factory>() {
+    let numbers = 0..2_000_u32;
+    let all: Vec<_> = numbers.map(u32::to_be_bytes).collect();
+    let (_dir, store) = store_of::<F>(&all.iter().map(|key| &key[..]).collect::<Vec<_>>());
+    assert_eq!(keys(store.scan(Scan::all())), all);
+    let mut found = keys(store.iter());
+    found.sort();
+    assert_eq!(found, all);
+    let mut backwards = keys(store.scan(Scan::all().reverse()));
+    backwards.reverse();
+    assert_eq!(backwards, all);
+}
+
+fn scan_sees_what_becomes_of_keys_it_has_not_reached<F: Factory>() {
+    let many: Vec<_> = (0..2_000_u32).map(u32::to_be_bytes).collect();
+    let (_dir, store) = store_of::<F>(&many.iter().map(|key| &key[..]).collect::<Vec<_>>());
+    let mut entries = store.scan(Scan::all()).unwrap();
+    assert_eq!(entries.next().unwrap().unwrap().0, many[0]);
+    // Far enough ahead that no engine has fetched it yet, except one that scans a snapshot.
+    store.set_bytes(&many[1_500], b"newer").unwrap();
+    store.remove_bytes(&many[1_501]).unwrap();
+    let rest: BTreeMap<_, _> = found(Ok(entries)).into_iter().collect();
+    if F::NAME != "model" {
+        assert_eq!(rest[&many[1_500][..]], b"newer");
+        assert!(!rest.contains_key(&many[1_501][..]));
+    }
+    assert_eq!(rest[&many[1_999][..]], many[1_999]);
+}
+
+fn every_key_can_be_removed_while_it_is_scanned<F: Factory>() {
+    for scan in [Scan::all(), Scan::all().reverse()] {
+        let (_dir, store) = store_of::<F>(KEYS);
+        for entry in store.scan(scan).unwrap() {
+            store.remove_bytes(&entry.unwrap().0).unwrap();
+        }
+        assert!(store.is_empty().unwrap());
+    }
+    let (_dir, store) = store_of::<F>(KEYS);
+    for entry in store.iter().unwrap() {
+        store.remove_bytes(&entry.unwrap().0).unwrap();
+    }
+    assert!(found(store.scan(Scan::all())).is_empty());
+}
+
+fn scan_outlives_every_other_handle_and_moves_between_threads<F: Factory>() {
+    let (dir, store) = store_of::<F>(KEYS);
+    let (scan, iter) = (store.scan(Scan::all()), store.iter());
+    drop(store);
+    let found = thread::spawn(move || (keys(scan), keys(iter).len())).join().unwrap();
+    assert_eq!(found, (KEYS.iter().map(|key| key.to_vec()).collect(), KEYS.len()));
+    // The last handle went with the scans.
+    assert_eq!(F::open(dir.path()).len().unwrap(), KEYS.len() as u64);
+}
+
+fn closed_store_is_said_once_and_ends_the_scan<F: Factory>() {
+    let many: Vec<_> = (0..2_000_u32).map(u32::to_be_bytes).collect();
+    let (_dir, store) = store_of::<F>(&many.iter().map(|key| &key[..]).collect::<Vec<_>>());
+    let mut held = vec![
+        store.scan(Scan::all()).unwrap(),
+        store.scan(Scan::all().reverse().keys_only()).unwrap(),
+        store.iter().unwrap(),
+    ];
+    for entries in &mut held {
+        entries.next().unwrap().unwrap();
+    }
+    held.push(store.scan_prefix(b"\0").unwrap());
+    store.close().unwrap();
+    for mut entries in held {
+        // An engine that fetches ahead may still give what it has.
+        let next = entries.by_ref().find(Result::is_err);
+        assert!(matches!(next, Some(Err(KvsError::Closed))), "{next:?}");
+        assert!(entries.next().is_none());
+        assert!(entries.next().is_none());
+    }
+    for refused in [store.scan(Scan::all()), store.scan(Scan::range("b".."a")), store.iter()] {
+        assert!(matches!(refused, Err(KvsError::Closed)), "{refused:?}");
+    }
+}
+
+fn closing_lets_go_of_the_directory_though_a_scan_is_held<F: Factory>() {
+    let (dir, store) = store_of::<F>(KEYS);
+    let mut scan = store.scan(Scan::all()).unwrap();
+    let mut iter = store.iter().unwrap();
+    let (first, _) = (scan.next(), iter.next());
+    store.close().unwrap();
+    let again = F::open(dir.path());
+    assert_eq!(again.len().unwrap(), KEYS.len() as u64);
+    assert_eq!(first.unwrap().unwrap().0, KEYS[0]);
+}
+
+/// A value that shows whether it is whole, and of its own key.
+fn sound(key: &[u8], number: u32) -> Vec<u8> {
+    let mut value = key.to_vec();
+    let len = 1 + number as usize % 300;
+    value.extend(std::iter::repeat_n(number as u8, len));
+    value
+}
+
+#[track_caller]
+fn check_sound(key: &[u8], value: &[u8]) {
+    let rest = value.strip_prefix(key).expect("the value is of another key");
+    assert!(!rest.is_empty() && rest.iter().all(|byte| byte == &rest[0]), "a torn value");
+}
+
+fn stays(number: u32) -> Vec<u8> {
+    format!("{:05} stays", number.wrapping_mul(7_919) % 100_000).into_bytes()
+}
+
+fn comes_and_goes(number: u32) -> Vec<u8> {
+    format!("{:05} goes", number.wrapping_mul(7_919) % 100_000).into_bytes()
+}
+
+const STAYING: u32 = 700;
+
+/// Small segments and a compaction of everything all the time: records move under the scans.
+fn restless() -> Options {
+    Options::new()
+        .durability(Durability::Os)
+        .segment_bytes_min(0)
+        .segment_bytes_max(SEGMENT_BYTES_FLOOR * 4)
+}
+
+/// Overwrites keys that stay, sets and removes others, by single writes and by batches.
+fn churn<E: KvsEngine>(store: &E, lane: u32, done: &AtomicBool) {
+    let mut number = lane;
+    while !done.load(Ordering::Relaxed) {
+        number = number.wrapping_add(2);
+        let kept = stays(number / 2 % STAYING);
+        store.set_bytes(&kept, &sound(&kept, number)).unwrap();
+        let gone = comes_and_goes((number / 2 % 400) * 2 + lane);
+        store.set_bytes(&gone, &sound(&gone, number)).unwrap();
+        if number % 4 < 2 {
+            store.remove_bytes(&gone).unwrap();
+        } else {
+            let mut batch = WriteBatch::new();
+            batch.remove(&gone).set(&kept, &sound(&kept, number + 1));
+            store.apply(&batch).unwrap();
+        }
+    }
+}
+
+#[track_caller]
+fn check_scan(entries: Entries, order: Option<&Scan>, staying: &BTreeSet<Vec<u8>>) {
+    let mut seen = BTreeSet::new();
+    let mut last: Option<Vec<u8>> = None;
+    for entry in entries {
+        let (key, value) = entry.unwrap();
+        if let (Some(scan), Some(last)) = (order, &last) {
+            assert!(if scan.is_reverse() { key < *last } else { key > *last }, "out of order");
+        }
+        if order.is_none_or(|scan| !scan.is_keys_only()) {
+            check_sound(&key, &value);
+        }
+        assert!(order.is_none_or(|scan| scan.contains(&key)), "{key:?} is not in the range");
+        assert!(seen.insert(key.clone()), "{key:?} came twice");
+        last = Some(key);
+    }
+    let in_range = |key: &&Vec<u8>| order.is_none_or(|scan| scan.contains(key));
+    for key in staying.iter().filter(in_range) {
+        assert!(seen.contains(key), "{} was missed", String::from_utf8_lossy(key));
+    }
+}
+
+/// Several stores, one after the other, because the first scan of each builds the order of keys
+/// while they are written.
+fn keys_that_stay_are_seen_once_whatever_else_is_written<F: Factory>() {
+    let rounds = if F::NAME == "kvs" { 6 } else { 2 };
+    for round in 0..rounds {
+        let dir = tempfile::tempdir().unwrap();
+        let read_mode = if round % 3 == 2 { ReadMode::Positioned } else { ReadMode::Mapped };
+        let store = F::open_with(dir.path(), restless().read_mode(read_mode)).unwrap();
+        let staying: BTreeSet<_> = (0..STAYING).map(stays).collect();
+        for key in &staying {
+            store.set_bytes(key, &sound(key, 0)).unwrap();
+        }
+        let done = AtomicBool::new(false);
+        let (store, staying, done) = (&store, &staying, &done);
+        thread::scope(|scope| {
+            let _end = RaisedOnDrop(done);
+            scope.spawn(|| churn(store, 0, done));
+            scope.spawn(|| churn(store, 1, done));
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    store.compact().unwrap();
+                }
+            });
+            scope.spawn(|| check_scan(store.iter().unwrap(), None, staying));
+            for scan in [
+                Scan::all(),
+                Scan::all().reverse(),
+                Scan::all().keys_only(),
+                Scan::range("1".."4"),
+                Scan::range("1".."4").reverse().keys_only(),
+                Scan::prefix("07"),
+            ] {
+                check_scan(store.scan(scan.clone()).unwrap(), Some(&scan), staying);
+                check_scan(store.iter().unwrap(), None, staying);
+            }
+        });
+        check_all_agree(store);
+    }
+}
+
+/// Ends the other threads of a test that fails.
+struct RaisedOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for RaisedOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// When nothing is written, every way to look at a store shows the same.
+#[track_caller]
+fn check_all_agree<E: KvsEngine>(store: &E) {
+    let ordered = found(store.scan(Scan::all()));
+    let mut backwards = found(store.scan(Scan::all().reverse()));
+    backwards.reverse();
+    assert!(ordered == backwards, "the directions differ");
+    let mut unordered = found(store.iter());
+    unordered.sort();
+    assert!(ordered == unordered, "scan and iter differ");
+    assert_eq!(store.len().unwrap(), ordered.len() as u64);
+    for (key, value) in &ordered {
+        assert_eq!(store.get_bytes(key).unwrap().as_deref(), Some(value.as_slice()));
+    }
+}
+
+/// Keys of few bytes at the edges of bytes, so that prefixes and neighbours meet.
+fn any_key() -> impl Strategy<Value = Vec<u8>> {
+    vec(prop_oneof![Just(0_u8), Just(1), Just(b'a'), Just(0xFE), Just(0xFF)], 0..4)
+}
+
+fn any_scan() -> impl Strategy<Value = Scan> {
+    let bound = || {
+        prop_oneof![
+            1 => Just(Bound::Unbounded),
+            2 => any_key().prop_map(Bound::Included),
+            2 => any_key().prop_map(Bound::Excluded),
+        ]
+    };
+    let range = (bound(), bound()).prop_map(Scan::range::<Vec<u8>>);
+    let scan = prop_oneof![3 => range, 1 => any_key().prop_map(Scan::prefix)];
+    (scan, any::<bool>()).prop_map(|(scan, back)| if back { scan.reverse() } else { scan })
+}
+
+fn scans_agree_with_a_map<F: Factory>() {
+    let keys = btree_map(any_key(), vec(any::<u8>(), 0..20), 0..60);
+    let removed = btree_set(any_key(), 0..20);
+    let cases = if F::NAME == "sled" { 16 } else { 48 };
+    let config = ProptestConfig { cases, failure_persistence: None, ..Default::default() };
+    proptest!(config, |(map in keys, removed in removed, scans in vec(any_scan(), 1..12))| {
+        let dir = tempfile::tempdir().unwrap();
+        let store = F::open(dir.path());
+        // Half of the histories build the order first and keep it up, the others build it last.
+        if map.len() % 2 == 0 {
+            check_map(&store, &BTreeMap::new(), &Scan::all());
+        }
+        let mut map = map;
+        for (key, value) in &map {
+            store.set_bytes(key, value).unwrap();
+        }
+        for key in removed {
+            if map.remove(&key).is_some() {
+                store.remove_bytes(&key).unwrap();
+            }
+        }
+        for scan in &scans {
+            check_map(&store, &map, scan);
+        }
+    });
+}
+
+#[track_caller]
+fn check_map<E: KvsEngine>(store: &E, map: &BTreeMap<Vec<u8>, Vec<u8>>, scan: &Scan) {
+    let inside = |(key, _): &(&Vec<u8>, &Vec<u8>)| scan.contains(key);
+    let mut expected: Found =
+        map.iter().filter(inside).map(|(key, value)| (key.clone(), value.clone())).collect();
+    if scan.is_reverse() {
+        expected.reverse();
+    }
+    assert_eq!(found(store.scan(scan.clone())), expected, "{scan:?}");
 }
