@@ -9,6 +9,7 @@
 
 mod cli;
 mod contract;
+mod dump;
 mod header;
 mod model;
 mod model_engine;
