@@ -72,6 +72,10 @@ struct LineIn {
 /// # Errors
 ///
 /// As [`KvsEngine::scan`] and its items; [`KvsError::Io`] if `out` takes no more.
+///
+/// # Panics
+///
+/// Never: strings always have a JSON form.
 pub fn dump<E: KvsEngine>(engine: &E, out: &mut dyn Write) -> Result<u64> {
     let failed = |source| KvsError::io("write to", Path::new("the dump"), source);
     let mut line_count = 0;
@@ -153,8 +157,8 @@ pub struct ImportReport {
 
 /// Replays the logs that the first implementation left in `dir` into `engine`: files `N.log`, in
 /// the order of their numbers, one JSON object per line, `{"Set":{"key":..,"value":..}}` or
-/// `{"cmd":"Set","key":..,"value":..}`, and the same for `Remove`. `dir` is only read. `progress` is
-/// called after each file.
+/// `{"cmd":"Set","key":..,"value":..}`, and the same for `Remove`. `dir` is only read. After each
+/// file `progress` is called.
 ///
 /// Half a write at the very end is what a crash leaves: it is passed over and reported.
 ///
@@ -210,11 +214,8 @@ impl<'a, E: KvsEngine> Batches<'a, E> {
         };
         self.len += key.len() + value.map_or(0, <[u8]>::len);
         self.count += 1;
-        if self.batch.len() >= BATCH_LINES_MAX || self.len >= BATCH_LEN {
-            self.apply()
-        } else {
-            Ok(())
-        }
+        let is_full = self.batch.len() >= BATCH_LINES_MAX || self.len >= BATCH_LEN;
+        if is_full { self.apply() } else { Ok(()) }
     }
 
     fn finish(mut self) -> Result<u64> {

@@ -277,13 +277,8 @@ impl fmt::Display for KvsError {
             Self::StoreExists { path } => {
                 write!(f, "there is a store in {} already", path.display())
             }
-            Self::NotEmpty { path } => {
-                write!(f, "{} is not empty; name a new directory", path.display())
-            }
-            Self::BadLine { path: Some(path), line, what } => {
-                write!(f, "{}, line {line}: {what}", path.display())
-            }
-            Self::BadLine { path: None, line, what } => write!(f, "line {line}: {what}"),
+            Self::NotEmpty { path } => write!(f, "{} is not empty; name a new one", path.display()),
+            Self::BadLine { path, line, what } => fmt_line(f, path.as_deref(), *line, what),
             Self::UnsupportedFormat { path, found: 0, .. } => write!(
                 f,
                 "{} holds logs of the first implementation; import them into a new store",
@@ -315,6 +310,11 @@ impl fmt::Display for KvsError {
             Self::Engine { engine, source } => write!(f, "engine {engine} failed: {source}"),
         }
     }
+}
+
+fn fmt_line(f: &mut fmt::Formatter<'_>, path: Option<&Path>, line: u64, what: &str) -> fmt::Result {
+    path.map_or(Ok(()), |path| write!(f, "{}, ", path.display()))?;
+    write!(f, "line {line}: {what}")
 }
 
 impl std::error::Error for KvsError {

@@ -197,28 +197,6 @@ impl KvStore {
     pub fn path(&self) -> &Path {
         &self.core.dir
     }
-
-    /// Figures about the store. Takes locks, briefly: not for every read.
-    pub fn stats(&self) -> Stats {
-        let core = &self.core;
-        let now = core.segments.snapshot().segments;
-        let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
-        // Relaxed: figures of about this moment.
-        let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
-        Stats {
-            key_count: core.writer.key_count(),
-            live_bytes: sum(Segment::live_bytes),
-            total_bytes: sum(Segment::len),
-            tombstone_bytes: sum(Segment::tombstone_bytes),
-            segment_count: now.iter().map(|_| 1).sum(),
-            index_bytes: core.keydir.bytes(),
-            compaction_count: core.compactor.count(),
-            group_count: count(&core.writer.counts.groups),
-            record_count: count(&core.writer.counts.records),
-            sync_count: core.writer.sync_count(),
-            crash_tails_cut: core.tails_cut,
-        }
-    }
 }
 
 impl KvsEngine for KvStore {

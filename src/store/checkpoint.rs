@@ -10,8 +10,8 @@
 //!
 //! Invariants: only sealed segments are linked, and those are immutable (invariant 5), so the two
 //! stores share no file that either may append to; each removes only its own name of it. A segment
-//! is held while it is linked, so its file cannot go meanwhile. Without a manifest a directory is no
-//! store: a checkpoint that died half way opens as none, and one that failed removes what it made.
+//! is held while it is linked, so its file cannot go meanwhile. Segments without a manifest do not
+//! open: so it is with a checkpoint that died half way. One that failed removes what it made.
 //!
 //! The copy keeps the store's id and seed, which its segments carry. It is a store of its own all
 //! the same: do not mix files of the two.

@@ -85,6 +85,10 @@ impl LogRecord<'_> {
     /// where they apply, `seqno`, `state` ("live" or "stale"), `batch`, `key` (`key_b64`, in
     /// base64, if it is not UTF-8), `value_len`, `expiry_ms`, `damage`, and, if `with_value`,
     /// `value` (or `value_b64`).
+    ///
+    /// # Panics
+    ///
+    /// Never: strings and numbers always have a JSON form.
     pub fn to_json(&self, with_value: bool) -> String {
         let is_put = self.kind == PUT;
         let has_key = is_put || self.kind == TOMBSTONE;

@@ -171,3 +171,141 @@ impl<'a> Sift<'a> {
 fn offset_of(len: usize) -> u64 {
     u64::try_from(len).expect("a length fits 64 bits")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::error::{KvsError, Result};
+    use crate::store::disk::{Disk, Mapping, RealDisk};
+    use crate::store::record::{BatchPlace, Draft};
+
+    const SALT: Salt = Salt(5);
+
+    /// A file in which one stretch cannot be read.
+    #[derive(Debug)]
+    struct BadSectors {
+        file: Box<dyn DiskFile>,
+        from: u64,
+        to: u64,
+    }
+
+    impl DiskFile for BadSectors {
+        fn path(&self) -> &Path {
+            self.file.path()
+        }
+
+        fn len(&self) -> Result<u64> {
+            self.file.len()
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+            if offset < self.to && offset + offset_of(buffer.len()) > self.from {
+                let source = std::io::Error::from_raw_os_error(libc::EIO);
+                return Err(KvsError::io("read", self.path(), source));
+            }
+            self.file.read_at(buffer, offset)
+        }
+
+        fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+            self.file.write_at(bytes, offset)
+        }
+
+        fn set_len(&self, len: u64) -> Result<()> {
+            self.file.set_len(len)
+        }
+
+        fn sync(&self) -> Result<()> {
+            self.file.sync()
+        }
+
+        fn map(&self, capacity: usize) -> Result<Mapping> {
+            self.file.map(capacity)
+        }
+    }
+
+    /// `count` records of 1,024 bytes each, behind room for the header of a segment.
+    fn records(count: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        for seqno in 1..=count {
+            let draft = Draft::put(b"key", &[7; 1024 - 27]);
+            draft.encode(&mut bytes, 0, SALT, Seqno::new(seqno), BatchPlace::Alone);
+        }
+        bytes
+    }
+
+    fn file(dir: &Path, bytes: &[u8]) -> Box<dyn DiskFile> {
+        let path = dir.join("file");
+        let _ = std::fs::remove_file(&path);
+        let file = RealDisk.create(&path).unwrap();
+        file.write_at(bytes, 0).unwrap();
+        file
+    }
+
+    /// Seqnos of the records, and the holes.
+    fn sift(file: &dyn DiskFile) -> (Vec<u64>, Vec<Hole>) {
+        let mut sift = Sift::new(file, SALT, file.len().unwrap());
+        let (mut seqnos, mut holes) = (Vec::new(), Vec::new());
+        loop {
+            match sift.step() {
+                Met::Record { record, .. } => seqnos.push(record.seqno.get()),
+                Met::Hole(hole) => holes.push(hole),
+                Met::End => return (seqnos, holes),
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_body_costs_its_record_and_a_damaged_header_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        for (at, seqno) in [(64 + 1024 + 500, Some(2)), (64 + 1024 + 16, None), (64 + 1024, None)] {
+            let mut bytes = records(5);
+            bytes[at] ^= 1;
+            let (seqnos, holes) = sift(&*file(dir.path(), &bytes));
+            assert_eq!(seqnos, [1, 3, 4, 5], "byte {at}");
+            let [hole] = holes[..] else { panic!("{holes:?}") };
+            assert_eq!((hole.offset, hole.end), (64 + 1024, 64 + 2048));
+            assert_eq!(hole.seqno.map(Seqno::get), seqno);
+        }
+    }
+
+    /// Every length to which a file can be cut: whole records before, one hole, no panic.
+    #[test]
+    fn a_file_cut_anywhere_keeps_its_whole_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = records(2);
+        for len in 64..bytes.len() {
+            let (seqnos, holes) = sift(&*file(dir.path(), &bytes[..len]));
+            let whole = (len - 64) / 1024;
+            assert_eq!(seqnos.len(), whole, "{len} bytes");
+            assert_eq!(holes.len(), usize::from(!(len - 64).is_multiple_of(1024)), "{len} bytes");
+        }
+    }
+
+    /// A length in a header that was never written is not believed.
+    #[test]
+    fn a_record_that_says_it_is_longer_than_the_file_is_a_hole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = vec![0; 64];
+        let long = vec![0; 1 << 20];
+        let draft = Draft::put(b"key", &long);
+        draft.encode(&mut bytes, 0, SALT, Seqno::new(1), BatchPlace::Alone);
+        let (seqnos, holes) = sift(&*file(dir.path(), &bytes[..5000]));
+        assert_eq!((seqnos.len(), holes.len()), (0, 1));
+        assert_eq!((holes[0].end, holes[0].seqno), (5000, Some(Seqno::new(1))));
+    }
+
+    #[test]
+    fn sectors_that_cannot_be_read_are_a_hole_and_the_rest_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path(), &records(40));
+        let (from, to) = (4096, 8192);
+        let (seqnos, holes) = sift(&BadSectors { file, from, to });
+        let lies_outside = |seqno: &u64| 64 + seqno * 1024 <= from || 64 + (seqno - 1) * 1024 >= to;
+        let expected: Vec<_> = (1..=40).filter(lies_outside).collect();
+        assert_eq!(seqnos, expected);
+        assert_eq!(holes.len(), 1, "{holes:?}");
+        assert!(holes[0].what.contains("cannot read"), "{holes:?}");
+    }
+}

@@ -173,12 +173,12 @@ pub(crate) fn check_vacant(disk: &dyn Disk, dir: &Path) -> Result<()> {
         }
         listed => listed?.unwrap_or_default(),
     };
-    match files.is_empty() {
-        true => Ok(()),
-        false if engine_dir::engine_in(dir).is_some() => {
-            Err(KvsError::StoreExists { path: path() })
-        }
-        false => Err(KvsError::NotEmpty { path: path() }),
+    if files.is_empty() {
+        Ok(())
+    } else if engine_dir::engine_in(dir).is_some() {
+        Err(KvsError::StoreExists { path: path() })
+    } else {
+        Err(KvsError::NotEmpty { path: path() })
     }
 }
 

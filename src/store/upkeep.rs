@@ -1,7 +1,7 @@
 //! Upkeep: what an operator does with a store, rather than a program with its data.
 //!
 //! ```text
-//! open store         segment_stats, verify     beside readers and writers
+//! open store         stats, verify             beside readers and writers
 //! directory          verify_dir, read_log      nothing is opened, cut or changed
 //! damaged directory  repair                    what can be saved, into a new store
 //! ```
@@ -11,6 +11,8 @@
 use std::path::Path;
 
 use crate::engine::KvsEngine;
+#[cfg(doc)]
+use crate::error::KvsError;
 use crate::error::Result;
 use crate::options::{Durability, Options};
 use crate::store::KvStore;
@@ -18,12 +20,35 @@ use crate::store::disk::RealDisk;
 use crate::store::listing::{self, LogRecord};
 use crate::store::repair::{self, RepairReport};
 use crate::store::segment::{Origin, Segment};
-use crate::store::stats::{Progress, SegmentStats};
+use crate::store::stats::{Progress, SegmentStats, Stats};
 use crate::store::survey;
 use crate::store::verify::{self, VerifyReport};
 use crate::store::writer::{Entry, Op, OpKind};
+use crate::sync::{self, Ordering};
 
 impl KvStore {
+    /// Figures about the store. Takes locks, briefly: not for every read.
+    pub fn stats(&self) -> Stats {
+        let core = &self.core;
+        let now = core.segments.snapshot().segments;
+        let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
+        // Relaxed: figures of about this moment.
+        let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
+        Stats {
+            key_count: core.writer.key_count(),
+            live_bytes: sum(Segment::live_bytes),
+            total_bytes: sum(Segment::len),
+            tombstone_bytes: sum(Segment::tombstone_bytes),
+            segment_count: now.iter().map(|_| 1).sum(),
+            index_bytes: core.keydir.bytes(),
+            compaction_count: core.compactor.count(),
+            group_count: count(&core.writer.counts.groups),
+            record_count: count(&core.writer.counts.records),
+            sync_count: core.writer.sync_count(),
+            crash_tails_cut: core.tails_cut,
+        }
+    }
+
     /// Figures about each segment, oldest first.
     pub fn segment_stats(&self) -> Vec<SegmentStats> {
         let stats_of = |segment: &Segment| SegmentStats {
@@ -52,7 +77,7 @@ impl KvStore {
     ///
     /// # Errors
     ///
-    /// [`KvsError::Closed`](crate::KvsError::Closed); [`KvsError::Io`](crate::KvsError::Io) if a
+    /// [`KvsError::Closed`]; [`KvsError::Io`] if a
     /// file cannot be opened. Damage is no error: the report lists it.
     pub fn verify(&self) -> Result<VerifyReport> {
         self.verify_with(&mut |_| {})
@@ -74,10 +99,10 @@ impl KvStore {
     ///
     /// # Errors
     ///
-    /// [`KvsError::Locked`](crate::KvsError::Locked), [`KvsError::NoStore`](crate::KvsError::NoStore),
-    /// [`KvsError::WrongEngine`](crate::KvsError::WrongEngine),
-    /// [`KvsError::UnsupportedFormat`](crate::KvsError::UnsupportedFormat);
-    /// [`KvsError::Io`](crate::KvsError::Io) if the directory cannot be listed. Damage is no error.
+    /// [`KvsError::Locked`], [`KvsError::NoStore`],
+    /// [`KvsError::WrongEngine`],
+    /// [`KvsError::UnsupportedFormat`];
+    /// [`KvsError::Io`] if the directory cannot be listed. Damage is no error.
     pub fn verify_dir(
         dir: impl AsRef<Path>,
         progress: &mut dyn FnMut(Progress),
@@ -95,8 +120,8 @@ impl KvStore {
     /// # Errors
     ///
     /// As [`KvStore::verify_dir`] for `from`;
-    /// [`KvsError::StoreExists`](crate::KvsError::StoreExists) and
-    /// [`KvsError::NotEmpty`](crate::KvsError::NotEmpty) for `to`, also if it is `from`; otherwise
+    /// [`KvsError::StoreExists`] and
+    /// [`KvsError::NotEmpty`] for `to`, also if it is `from`; otherwise
     /// as [`KvStore::open`] and [`KvsEngine::set_bytes`].
     pub fn repair(
         from: impl AsRef<Path>,
@@ -132,10 +157,10 @@ impl KvStore {
     ///
     /// # Errors
     ///
-    /// Those of `visit`; [`KvsError::NoStore`](crate::KvsError::NoStore),
-    /// [`KvsError::WrongEngine`](crate::KvsError::WrongEngine),
-    /// [`KvsError::UnsupportedFormat`](crate::KvsError::UnsupportedFormat);
-    /// [`KvsError::Io`](crate::KvsError::Io) if the directory cannot be listed. Damage is no error.
+    /// Those of `visit`; [`KvsError::NoStore`],
+    /// [`KvsError::WrongEngine`],
+    /// [`KvsError::UnsupportedFormat`];
+    /// [`KvsError::Io`] if the directory cannot be listed. Damage is no error.
     pub fn read_log(
         dir: impl AsRef<Path>,
         visit: &mut dyn FnMut(&LogRecord<'_>) -> Result<()>,

@@ -252,10 +252,9 @@ fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport
             let guard = pin();
             // Compaction has moved the entry since: it is not live here any more.
             let Some(segment) = segments.get(location.slot(), &guard) else { continue };
-            match is_readable(segment, location.offset(), &mut scratch) {
-                true => report.live_key_count += 1,
-                false => report.unreadable_key_count += 1,
-            }
+            let is_sound = is_readable(segment, location.offset(), &mut scratch);
+            report.live_key_count += u64::from(is_sound);
+            report.unreadable_key_count += u64::from(!is_sound);
         }
     }
 }

@@ -524,7 +524,7 @@ fn kvs_checkpoint_makes_a_store_and_overwrites_none() {
     check(KVS, dir.path(), &["--dir", "live", "checkpoint", "copy"], 1, "", exists);
     std::fs::create_dir(dir.path().join("notes")).unwrap();
     std::fs::write(dir.path().join("notes/mine"), "mine").unwrap();
-    let full = "kvs: notes is not empty; name a new directory\n";
+    let full = "kvs: notes is not empty; name a new one\n";
     check(KVS, dir.path(), &["--dir", "live", "checkpoint", "notes"], 1, "", full);
 }
 

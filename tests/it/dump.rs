@@ -35,7 +35,7 @@ fn what_is_dumped_is_loaded_by_every_engine() {
             let mut text = Vec::new();
             let count = dump::dump(&from, &mut text).unwrap();
             assert_eq!(count, from.len().unwrap());
-            assert_eq!(text.iter().filter(|byte| **byte == b'\n').count() as u64, count);
+            assert_eq!(text.split_inclusive(|byte| *byte == b'\n').count() as u64, count);
             assert_eq!(dump::load(&to, &text[..], 0).unwrap(), count);
             assert!(contents(&to) == contents(&from));
         }
@@ -126,8 +126,8 @@ fn remove(layout: &str, key: &str) -> String {
 /// Writes logs in the layout; `10.log` comes after `2.log`. `end` closes the last file.
 fn write_old(dir: &Path, layout: &str, separator: &str, end: &str) {
     let log = |number: u32, lines: &[String], end: &str| {
-        let text: String = lines.iter().map(|line| format!("{line}{separator}")).collect();
-        std::fs::write(dir.join(format!("{number}.log")), format!("{text}{end}")).unwrap();
+        let text = [&lines.join(separator), separator, end].concat();
+        std::fs::write(dir.join(format!("{number}.log")), text).unwrap();
     };
     log(1, &[set(layout, "a", "1"), set(layout, "b", "1"), set(layout, "\\u00e9", "\\n")], "");
     log(2, &[set(layout, "a", "2"), remove(layout, "b"), remove(layout, "never")], "");

@@ -596,3 +596,30 @@ fn statistics_of_segments_add_up() {
     assert_eq!(segments.iter().filter(|s| !s.is_sealed).count(), 1);
     assert!(segments.iter().all(|s| dir.path().join(&s.file).is_file()));
 }
+
+#[test]
+fn a_checkpoint_that_fails_removes_what_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    sound_store(&live);
+    let store = KvStore::open_with(&live, options()).unwrap();
+    // Half way: some files are there, and one cannot be linked any more.
+    std::fs::remove_file(&segments(&live)[2]).unwrap();
+    let fresh = dir.path().join("fresh");
+    assert!(matches!(store.checkpoint(&fresh), Err(KvsError::Io { .. })));
+    assert!(!fresh.exists());
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert!(matches!(store.checkpoint(&empty), Err(KvsError::Io { .. })));
+    assert_eq!(empty.read_dir().unwrap().count(), 0);
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn an_engine_without_checkpoints_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = kvs::SledKvsEngine::open(dir.path().join("sled")).unwrap();
+    let error = store.checkpoint(&dir.path().join("copy")).unwrap_err();
+    assert!(matches!(error, KvsError::Unsupported { engine: "sled", .. }), "{error:?}");
+    assert!(!dir.path().join("copy").exists());
+}

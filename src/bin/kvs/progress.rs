@@ -11,7 +11,7 @@ const SHOWN_AFTER: Duration = Duration::from_millis(700);
 
 /// A bar on standard error. It goes when it is dropped.
 pub(crate) struct Bar {
-    bar: ProgressBar,
+    line: ProgressBar,
     began: Instant,
     is_shown: bool,
 }
@@ -21,22 +21,22 @@ impl Bar {
         let style = ProgressStyle::with_template(
             "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
         );
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what);
-        Self { bar, began: Instant::now(), is_shown: false }
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        line.set_message(what);
+        Self { line, began: Instant::now(), is_shown: false }
     }
 
     /// Shows how far the work has come.
     pub(crate) fn update(&mut self, progress: Progress) {
-        self.bar.set_length(progress.total_bytes);
-        self.bar.set_position(progress.done_bytes);
+        self.line.set_length(progress.total_bytes);
+        self.line.set_position(progress.done_bytes);
         self.show();
     }
 
     /// Counts bytes of work whose end is known by `total_bytes`, or not.
     fn add(&mut self, len: usize) {
-        self.bar.inc(u64::try_from(len).unwrap_or(0));
+        self.line.inc(u64::try_from(len).unwrap_or(0));
         self.show();
     }
 
@@ -44,14 +44,14 @@ impl Bar {
         if !self.is_shown && self.began.elapsed() >= SHOWN_AFTER {
             self.is_shown = true;
             // Hidden by itself where standard error is no terminal.
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.line.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.line.finish_and_clear();
     }
 }
 
@@ -66,7 +66,7 @@ impl<S> Counted<S> {
     pub(crate) fn new(stream: S, what: &'static str, total_bytes: Option<u64>) -> Self {
         let bar = Bar::new(what);
         if let Some(total_bytes) = total_bytes {
-            bar.bar.set_length(total_bytes);
+            bar.line.set_length(total_bytes);
         }
         Self { stream, bar }
     }

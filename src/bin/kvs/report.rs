@@ -41,7 +41,8 @@ pub(crate) fn stdout_failed(source: io::Error) -> KvsError {
 
 /// Adds one line of a table: a name and what it is.
 pub(crate) fn row(text: &mut String, name: &str, what: impl std::fmt::Display) {
-    text.push_str(&format!("{name:<16}{what}\n"));
+    let line = format!("{name:<16}{what}\n");
+    text.push_str(&line);
 }
 
 /// Adds a line for each damage that is listed, and one for the rest.
@@ -57,6 +58,7 @@ pub(crate) fn damage_rows(text: &mut String, damages: &[Damage], count: u64) {
     }
     let listed = u64::try_from(damages.len()).unwrap_or(count);
     if count > listed {
-        text.push_str(&format!("  and {} more\n", count - listed));
+        let line = format!("  and {} more\n", count - listed);
+        text.push_str(&line);
     }
 }
