@@ -423,6 +423,8 @@ fn a_checkpoint_under_writers_is_a_prefix_of_the_writes() {
                 }
             });
         }
+        // Also if a check fails: the scope waits for its threads.
+        let _stopper = Stopper(&stop);
         for round in 0..12 {
             let copy = dir.path().join(format!("copy{round}"));
             let before = done.load(Ordering::SeqCst);
@@ -433,8 +435,16 @@ fn a_checkpoint_under_writers_is_a_prefix_of_the_writes() {
             }
             check_prefix(&copy, &options, before, after);
         }
-        stop.store(true, Ordering::SeqCst);
     });
+}
+
+/// Tells threads to end when it goes.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 fn done_value(key: u8) -> Vec<u8> {
