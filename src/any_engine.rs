@@ -139,6 +139,10 @@ impl KvsEngine for AnyEngine {
         on_engine!(self, engine => engine.compact())
     }
 
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        on_engine!(self, engine => engine.checkpoint(dir))
+    }
+
     fn close(&self) -> Result<()> {
         on_engine!(self, engine => engine.close())
     }

@@ -4,6 +4,8 @@
 //! and know no engine. Every promise below is a test in `tests/it/contract.rs`, run against each
 //! implementation and against a `BTreeMap`.
 
+use std::path::Path;
+
 use crate::error::{KvsError, Result};
 use crate::options::WriteOptions;
 use crate::scan::{Entries, Scan};
@@ -126,6 +128,24 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     ///
     /// [`KvsError::Io`], [`KvsError::NoSpace`], [`KvsError::Corrupt`]; nothing is lost.
     fn compact(&self) -> Result<()>;
+
+    /// Makes a copy of the store in `dir`, which must not exist or be empty, while reads and writes
+    /// go on. The copy opens as it is and holds all writes up to one moment of their order, all of
+    /// them durable. If this fails, nothing of it stays.
+    ///
+    /// `kvs` gives its sealed files a second name where the file system can, so that a copy takes
+    /// no space at first; it waits for a compaction that is under way.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::StoreExists`], [`KvsError::NotEmpty`], [`KvsError::NotADirectory`],
+    /// [`KvsError::Locked`] for `dir`; [`KvsError::NoSpace`], [`KvsError::Io`],
+    /// [`KvsError::Poisoned`], [`KvsError::Closed`]; [`KvsError::Unsupported`] if the engine has no
+    /// checkpoints.
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        let _ = dir;
+        Err(KvsError::Unsupported { engine: self.name(), what: "checkpoints" })
+    }
 
     /// Makes everything durable, lets go of the directory and refuses every later call with
     /// [`KvsError::Closed`]. Calls under way finish first. Values handed out stay valid. Closing

@@ -106,6 +106,21 @@ pub enum KvsError {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory is to be filled, and holds something already.
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A line of text input cannot be taken. Everything before the batch it would have been in is
+    /// in the store.
+    BadLine {
+        /// The file, if the input is one.
+        path: Option<PathBuf>,
+        /// Which line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The file or directory was written in a format this version does not read.
     UnsupportedFormat {
         /// What holds the format.
@@ -262,6 +277,8 @@ impl fmt::Display for KvsError {
             Self::StoreExists { path } => {
                 write!(f, "there is a store in {} already", path.display())
             }
+            Self::NotEmpty { path } => write!(f, "{} is not empty; name a new one", path.display()),
+            Self::BadLine { path, line, what } => fmt_line(f, path.as_deref(), *line, what),
             Self::UnsupportedFormat { path, found: 0, .. } => write!(
                 f,
                 "{} holds logs of the first implementation; import them into a new store",
@@ -293,6 +310,11 @@ impl fmt::Display for KvsError {
             Self::Engine { engine, source } => write!(f, "engine {engine} failed: {source}"),
         }
     }
+}
+
+fn fmt_line(f: &mut fmt::Formatter<'_>, path: Option<&Path>, line: u64, what: &str) -> fmt::Result {
+    path.map_or(Ok(()), |path| write!(f, "{}, ", path.display()))?;
+    write!(f, "line {line}: {what}")
 }
 
 impl std::error::Error for KvsError {

@@ -52,6 +52,7 @@ pub mod options;
 mod sync;
 mod value;
 
+mod json_text;
 mod scan;
 
 mod engine;
@@ -64,6 +65,8 @@ mod engine_dir;
 mod sled_engine;
 
 mod any_engine;
+
+pub mod dump;
 
 pub mod thread_pool;
 
@@ -82,7 +85,9 @@ pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;
-pub use store::{KvStore, Stats};
+pub use store::{
+    Damage, KvStore, LogRecord, Progress, RepairReport, SegmentStats, Stats, VerifyReport,
+};
 pub use value::Value;
 pub use write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 

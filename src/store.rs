@@ -13,20 +13,28 @@ mod record;
 
 mod disk;
 mod names;
+pub(crate) mod old_logs;
 
 mod key_order;
 mod keydir;
 mod segment;
+mod sift;
 
 mod manifest;
 mod segments;
+mod survey;
 
+mod checkpoint;
 mod compaction;
+mod listing;
 mod recovery;
+mod repair;
+mod verify;
 mod walk;
 mod writer;
 
 mod stats;
+mod upkeep;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -34,7 +42,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, thread};
 
-pub use stats::Stats;
+pub use listing::LogRecord;
+pub use repair::RepairReport;
+pub use stats::{Progress, SegmentStats, Stats};
+pub use verify::{Damage, VerifyReport};
 
 use crate::engine::{KvsEngine, Update};
 use crate::error::{KvsError, Result};
@@ -169,28 +180,6 @@ impl KvStore {
     pub fn path(&self) -> &Path {
         &self.core.dir
     }
-
-    /// Figures about the store. Takes locks, briefly: not for every read.
-    pub fn stats(&self) -> Stats {
-        let core = &self.core;
-        let now = core.segments.snapshot().segments;
-        let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
-        // Relaxed: figures of about this moment.
-        let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
-        Stats {
-            key_count: core.writer.key_count(),
-            live_bytes: sum(Segment::live_bytes),
-            total_bytes: sum(Segment::len),
-            tombstone_bytes: sum(Segment::tombstone_bytes),
-            segment_count: now.iter().map(|_| 1).sum(),
-            index_bytes: core.keydir.bytes(),
-            compaction_count: core.compactor.count(),
-            group_count: count(&core.writer.counts.groups),
-            record_count: count(&core.writer.counts.records),
-            sync_count: core.writer.sync_count(),
-            crash_tails_cut: core.tails_cut,
-        }
-    }
 }
 
 impl KvsEngine for KvStore {
@@ -286,6 +275,15 @@ impl KvsEngine for KvStore {
         self.core.writer.seal_active()?;
         let core = &self.core;
         core.compactor.compact_all(&|| core.writer.sync(), &|| core.is_stopping())
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        let core = &self.core;
+        let source = core.compactor.at_rest(|manifest| {
+            core.writer.seal_active()?;
+            Ok(checkpoint::Source::new(manifest.clone(), core.segments.snapshot()))
+        });
+        source.and_then(|source: checkpoint::Source| source.write(core.segments.disk(), dir))
     }
 
     fn close(&self) -> Result<()> {

@@ -10,16 +10,29 @@ mod exit;
 #[path = "kvs/scan.rs"]
 mod scan;
 
+#[path = "kvs/inspect.rs"]
+mod inspect;
+#[path = "kvs/maintain.rs"]
+mod maintain;
+#[path = "kvs/progress.rs"]
+mod progress;
+#[path = "kvs/report.rs"]
+mod report;
+#[path = "kvs/transfer.rs"]
+mod transfer;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kvs::{AnyEngine, Durability, KvsEngine, KvsError, Options};
+use kvs::{AnyEngine, Durability, KvStore, KvsEngine, KvsError, Options};
+
+use crate::report::ReportArguments;
 
 /// Read and write a key-value store in a directory.
 #[derive(Parser)]
-#[command(name = "kvs", version, disable_help_subcommand = true, after_help = EXAMPLE)]
+#[command(name = "kvs", version, disable_help_subcommand = true, help_template = HELP)]
 struct Arguments {
     /// Directory of the store, created by the first set
     #[arg(long, global = true, value_name = "DIR", default_value = ".")]
@@ -40,13 +53,48 @@ enum Command {
     /// Print keys and values in order, a line each
     #[command(after_help = SCAN_HELP)]
     Scan(scan::ScanArguments),
+    /// Print figures about the store and its files
+    #[command(after_help = inspect::STAT_HELP)]
+    Stat(ReportArguments),
+    /// Read every record and list what is damaged
+    #[command(after_help = inspect::VERIFY_HELP)]
+    Verify(ReportArguments),
+    /// Save what can be saved of a damaged store into a new one
+    #[command(after_help = maintain::REPAIR_HELP)]
+    Repair(maintain::RepairArguments),
+    /// Give back the space of everything that is dead
+    #[command(after_help = maintain::COMPACT_HELP)]
+    Compact(ReportArguments),
+    /// Make a copy that opens as it is
+    #[command(after_help = maintain::CHECKPOINT_HELP)]
+    Checkpoint(maintain::CheckpointArguments),
+    /// Print every record of the log files, live or stale, as JSON
+    #[command(after_help = inspect::LOG_HELP)]
+    Log(inspect::LogArguments),
+    /// Print every key and value as lines of JSON
+    #[command(after_help = transfer::DUMP_HELP)]
+    Dump,
+    /// Set the keys and values of a dump
+    #[command(after_help = transfer::LOAD_HELP)]
+    Load(transfer::LoadArguments),
+    /// Bring over logs of the first implementation
+    #[command(after_help = transfer::IMPORT_HELP)]
+    Import(transfer::ImportArguments),
 }
 
-const EXAMPLE: &str = "\
+/// Without the blank lines of the usual one, so that the help fits a screen.
+const HELP: &str = "\
+{about}
+{usage-heading} {usage}
+
+Commands:
+{subcommands}
+Options:
+{options}
 Example:
   kvs --dir cities set no Oslo && kvs --dir cities get no
-
-Exit code: 0 done, also if get finds nothing; 1 refused or failed; 2 usage";
+Exit code: 0 done, also if get finds nothing; 1 refused or failed; 2 usage
+";
 
 const SCAN_HELP: &str = "\
 A line is the key, a tab and the value; bytes that are no text as \\xff.
@@ -61,6 +109,15 @@ fn main() -> ExitCode {
         Command::Get { key } => get(&dir, &bytes(key)),
         Command::Rm { key } => rm(&dir, &bytes(key)),
         Command::Scan(arguments) => scan(&dir, &arguments),
+        Command::Stat(arguments) => inspect::stat(&dir, &arguments),
+        Command::Verify(arguments) => inspect::verify(&dir, &arguments),
+        Command::Repair(arguments) => maintain::repair(&dir, &arguments),
+        Command::Compact(arguments) => maintain::compact(&dir, &arguments),
+        Command::Checkpoint(arguments) => maintain::checkpoint(&dir, &arguments),
+        Command::Log(arguments) => inspect::log(&dir, &arguments),
+        Command::Dump => transfer::dump(&dir),
+        Command::Load(arguments) => transfer::load(&dir, &arguments),
+        Command::Import(arguments) => transfer::import(&dir, &arguments),
     };
     exit::code("kvs", result)
 }
@@ -94,6 +151,11 @@ fn open_existing(dir: &Path) -> kvs::Result<Option<AnyEngine>> {
         Err(KvsError::NoStore { .. }) => Ok(None),
         opened => opened.map(Some),
     }
+}
+
+/// The store of our own engine in `dir`, for what only that one has.
+fn open_kvs(dir: &Path) -> kvs::Result<KvStore> {
+    KvStore::open_with(dir, options().create(false).auto_compaction(false))
 }
 
 /// Closing makes everything durable, so nothing needs to be synced before.

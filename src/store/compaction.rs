@@ -140,6 +140,11 @@ impl Compactor {
         self.run(Scope::Worthwhile, sync_log, stop)
     }
 
+    /// Calls `look` with the manifest that counts, while nothing is being compacted.
+    pub(crate) fn at_rest<R>(&self, look: impl FnOnce(&Manifest) -> R) -> R {
+        look(&self.manifest.lock().1)
+    }
+
     fn run(
         &self,
         scope: Scope,

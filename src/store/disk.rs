@@ -44,12 +44,21 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn create(&self, path: &Path) -> Result<Box<dyn DiskFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path) -> Result<Box<dyn DiskFile>>;
+    /// Opens a file for reading only, so that one that may not be written can be read too.
+    fn open_to_read(&self, path: &Path) -> Result<Box<dyn DiskFile>>;
+    /// Gives the file `from` the second name `to`, which must not exist yet.
+    fn link(&self, from: &Path, to: &Path) -> Result<()>;
     fn exists(&self, path: &Path) -> bool;
     fn remove(&self, path: &Path) -> Result<()>;
+    /// Removes `dir`, which is empty.
+    fn remove_dir(&self, dir: &Path) -> Result<()>;
     /// Makes the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Takes the lock at `path`, or says who has it.
     fn lock(&self, path: &Path, timeout: Duration) -> Result<Box<dyn DirLock>>;
+    /// Keeps writers out, beside others who do the same, without writing anything; `None` if there
+    /// is no file at `path`, and so nobody who could write.
+    fn lock_to_read(&self, path: &Path) -> Result<Option<Box<dyn DirLock>>>;
     /// A number nobody can guess.
     fn random(&self) -> u64;
 }
@@ -129,12 +138,25 @@ impl Disk for RealDisk {
         Ok(RealFile::boxed(file.map_err(|source| KvsError::io("open", path, source))?, path))
     }
 
+    fn open_to_read(&self, path: &Path) -> Result<Box<dyn DiskFile>> {
+        let file = File::open(path).map_err(|source| KvsError::io("open", path, source))?;
+        Ok(RealFile::boxed(file, path))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::hard_link(from, to).map_err(|source| KvsError::io("link", to, source))
+    }
+
     fn exists(&self, path: &Path) -> bool {
         path.exists()
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
         fs::remove_file(path).map_err(|source| KvsError::io("remove", path, source))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> Result<()> {
+        fs::remove_dir(dir).map_err(|source| KvsError::io("remove", dir, source))
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
@@ -169,6 +191,21 @@ impl Disk for RealDisk {
             .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
             .map_err(|source| KvsError::io("write", path, source))?;
         Ok(Box::new(RealLock { _file: file }))
+    }
+
+    fn lock_to_read(&self, path: &Path) -> Result<Option<Box<dyn DirLock>>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|source| KvsError::io("open", path, source))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Err(fs::TryLockError::WouldBlock) => {
+                let dir = path.parent().unwrap_or(path).to_path_buf();
+                Err(KvsError::Locked { path: dir, pid: holder(&file) })
+            }
+            Err(fs::TryLockError::Error(source)) => Err(KvsError::io("lock", path, source)),
+        }
     }
 
     fn random(&self) -> u64 {

@@ -119,7 +119,7 @@ impl Manifest {
     }
 
     fn read(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let file = disk.open(path)?;
+        let file = disk.open_to_read(path)?;
         let len = usize::try_from(file.len()?)
             .map_err(|_| KvsError::corrupt(path, 0, "the manifest is too long to read"))?;
         let mut bytes = vec![0; len];

@@ -19,7 +19,7 @@ pub(crate) enum Name {
     Segment(SegmentId),
     Manifest(u64),
     /// A log of the first implementation: digits and `.log`.
-    OldLog,
+    OldLog(u64),
     /// Not ours.
     Other,
 }
@@ -35,8 +35,7 @@ impl Name {
             Some(digits) => {
                 number(digits).map_or(Self::Other, |n| Self::Segment(SegmentId::new(n)))
             }
-            None if number(stem).is_some() => Self::OldLog,
-            None => Self::Other,
+            None => number(stem).map_or(Self::Other, Self::OldLog),
         }
     }
 }
@@ -49,6 +48,10 @@ fn number(digits: &str) -> Option<u64> {
 
 pub(crate) fn segment(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("seg-{:010}.log", id.get()))
+}
+
+pub(crate) fn old_log(dir: &Path, n: u64) -> PathBuf {
+    dir.join(format!("{n}.log"))
 }
 
 pub(crate) fn manifest(dir: &Path, n: u64) -> PathBuf {
@@ -102,6 +105,6 @@ mod tests {
         ] {
             assert_eq!(Name::parse(OsStr::new(name)), Name::Other, "{name}");
         }
-        assert_eq!(Name::parse(OsStr::new("17.log")), Name::OldLog);
+        assert_eq!(Name::parse(OsStr::new("17.log")), Name::OldLog(17));
     }
 }

@@ -444,6 +444,11 @@ pub(crate) fn valid_header_len(bytes: &[u8], salt: Salt, offset: u64) -> Option<
     Some(record_len(le_u16(header, 22)? & EXPIRY != 0, key_len, value_len))
 }
 
+/// What a header whose checksum holds says about its place in the order of writes.
+pub(crate) fn seqno_from_header(header: &[u8]) -> Option<Seqno> {
+    le_u64(header, 8).map(|word| Seqno::new(word & Seqno::MAX.get()))
+}
+
 fn body_crc(expiry_ms: Option<u64>, key: &[u8], value: &[u8]) -> u32 {
     let start = expiry_ms.map_or(0, |expiry_ms| crc32c(0, &expiry_ms.to_le_bytes()));
     crc32c(crc32c(start, key), value)

@@ -80,7 +80,7 @@ pub(crate) fn check_dir(disk: &dyn Disk, dir: &Path, options: &Options) -> Resul
     if let Some(found @ engine_dir::SLED) = engine_dir::engine_in(dir) {
         return Err(KvsError::WrongEngine { path, found, asked: engine_dir::KVS });
     }
-    if files.iter().any(|name| Name::parse(name) == Name::OldLog) {
+    if files.iter().any(|name| matches!(Name::parse(name), Name::OldLog(_))) {
         return Err(KvsError::UnsupportedFormat { path, found: 0, supported: FORMAT });
     }
     if let Some(id) = files.iter().find_map(segment_id) {

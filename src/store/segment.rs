@@ -114,10 +114,18 @@ impl SegmentHeader {
         })
     }
 
+    /// The salt that the file at `path` names, though its header may be damaged elsewhere: whoever
+    /// salvages tries it, and records prove it right or wrong by themselves.
+    pub(crate) fn salt_unverified(disk: &dyn Disk, path: &Path) -> Result<Salt> {
+        let mut bytes = [0; 8];
+        disk.open_to_read(path)?.read_at(&mut bytes, 24)?;
+        Ok(Salt(u64::from_le_bytes(bytes)))
+    }
+
     /// The header of the segment file at `path`, verified; `None` if none was ever written, as
     /// when the process died right after it had created the file.
     pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
-        let file = disk.open(path)?;
+        let file = disk.open_to_read(path)?;
         let len = usize::try_from(file.len()?.min(HEADER_LEN)).expect("at most 64");
         let mut bytes = vec![0; len];
         file.read_at(&mut bytes, 0)?;

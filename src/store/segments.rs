@@ -119,6 +119,11 @@ impl Segments {
         }
     }
 
+    /// Where its files are.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     /// Creates a segment file for `origin`. Readers find it after [`Segments::add`].
     pub(crate) fn create(
         &self,

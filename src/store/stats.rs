@@ -31,3 +31,33 @@ pub struct Stats {
     /// Unfinished writes that the last open cut off and kept in `lost+found/`.
     pub crash_tails_cut: u64,
 }
+
+/// Figures about one segment, of one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct SegmentStats {
+    /// Its number: ids rise and are never reused.
+    pub id: u64,
+    /// The name of its file.
+    pub file: String,
+    /// Bytes of the file.
+    pub total_bytes: u64,
+    /// Bytes of the newest records of keys, headers and padding included.
+    pub live_bytes: u64,
+    /// Bytes of tombstones: records that say that a key was removed.
+    pub tombstone_bytes: u64,
+    /// Whether it is immutable; otherwise it is the log that is being written.
+    pub is_sealed: bool,
+    /// Whether it was written in the order of writes; otherwise by compaction.
+    pub is_log: bool,
+}
+
+/// How far long work has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes done so far.
+    pub done_bytes: u64,
+    /// Bytes there are, as far as known.
+    pub total_bytes: u64,
+}

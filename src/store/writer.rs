@@ -40,7 +40,7 @@ use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Look, Segments};
-use crate::store::writer::lane::{Lane, Staged};
+use crate::store::writer::lane::{Counts, Lane, Staged};
 use crate::store::writer::leadership::Leadership;
 use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
 pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind, Outcome};
@@ -61,15 +61,6 @@ const CLOSED: u8 = 3;
 
 /// How often `close` looks whether the queue has run dry.
 const CLOSE_POLL: Duration = Duration::from_micros(100);
-
-/// Counters for statistics.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Appends, each of one group.
-    pub(crate) groups: AtomicU64,
-    /// Records in them.
-    pub(crate) records: AtomicU64,
-}
 
 /// The one way into a store's log. All methods may be called from any thread.
 pub(crate) struct Writer {
@@ -526,11 +517,16 @@ impl Writer {
         self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|_| self.poison())
     }
 
-    /// Seals the active segment, so that compaction may take it as an input.
+    /// Seals the active segment, so that it is never appended to again, and makes it durable.
     pub(crate) fn seal_active(&self) -> Result<()> {
         let mut lane = self.lane.lock();
-        self.check_open()?;
-        self.seal(&mut lane)
+        self.check_open().and_then(|()| self.seal(&mut lane))?;
+        drop(lane);
+        self.sync_all()
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.sync_lane.sync_all(&|| self.state() == POISONED).inspect_err(|_| self.poison())
     }
 
     /// Takes no more writes, does what is queued, and makes everything durable. A second call does
@@ -547,7 +543,7 @@ impl Writer {
         let closed = match self.state() {
             CLOSED => return Ok(()),
             POISONED => Err(KvsError::Poisoned),
-            _ => self.seal(&mut lane).and_then(|()| self.sync_lane.sync_all()),
+            _ => self.seal(&mut lane).and_then(|()| self.sync_all()),
         };
         // Release: pairs with the Acquire in `state`.
         self.state.store(CLOSED, Ordering::Release);

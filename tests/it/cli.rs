@@ -520,3 +520,175 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+/// A store with a few records, some of them dead, and one byte of a value flipped.
+fn damaged_store(dir: &Path) -> PathBuf {
+    let store = KvStore::open_with(dir, Options::new()).unwrap();
+    for key in ["a", "b", "c"] {
+        store.set_bytes(key.as_bytes(), b"value").unwrap();
+    }
+    store.remove_bytes(b"c").unwrap();
+    store.close().unwrap();
+    drop(KvStore::open(dir).unwrap());
+    let entries = dir.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let is_segment =
+        |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("seg-");
+    let file = entries.filter(is_segment).min().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[64 + 24 + 1] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    file
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn kvs_verify_names_the_damage_and_repair_saves_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = damaged_store(&dir.path().join("bad"));
+    let name = file.file_name().unwrap().to_str().unwrap();
+
+    let output = run(KVS, dir.path(), &["--dir", "bad", "verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert!(out.contains(&format!("{name} at byte 64, 32 bytes: ")), "{out}");
+    assert!(out.contains("damages         1\n"), "{out}");
+    assert!(err.contains("is damaged at byte 64"), "{err}");
+    let output = run(KVS, dir.path(), &["verify", "--json", "--dir", "bad"]);
+    assert_eq!(json(&output)["damages"][0]["offset"], 64);
+    assert_eq!(run(KVS, dir.path(), &["--dir", "bad", "get", "b"]).status.code(), Some(1));
+
+    let output = run(KVS, dir.path(), &["--dir", "bad", "repair", "saved", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(output.stderr));
+    let report = json(&output);
+    assert_eq!((&report["key_count"], &report["doubtful_key_count"]), (&1.into(), &0.into()));
+    check(KVS, dir.path(), &["--dir", "saved", "get", "b"], 0, "value\n", "");
+    check(KVS, dir.path(), &["--dir", "saved", "get", "c"], 0, "Key not found\n", "");
+    let again = "kvs: there is a store in saved already\n";
+    check(KVS, dir.path(), &["--dir", "bad", "repair", "saved"], 1, "", again);
+    let onto_itself = "kvs: there is a store in bad already\n";
+    check(KVS, dir.path(), &["--dir", "bad", "repair", "bad"], 1, "", onto_itself);
+
+    let output = run(KVS, dir.path(), &["--dir", "saved", "verify"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(output.stdout).contains("damages         0\n"));
+    check(KVS, dir.path(), &["--dir", "none", "verify"], 1, "", "kvs: there is no store in none\n");
+}
+
+#[test]
+fn kvs_stat_shows_what_is_live_and_compact_gives_the_rest_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    for i in 0..2000_u32 {
+        store.set_bytes(&(i % 1000).to_be_bytes(), &[7; 100]).unwrap();
+    }
+    store.close().unwrap();
+    let table = text(run(KVS, dir.path(), &["stat"]).stdout);
+    assert!(table.contains("keys            1000\n"), "{table}");
+    assert!(table.contains(" 49 % live  ############------------\n"), "{table}");
+    let report = json(&run(KVS, dir.path(), &["stat", "--json"]));
+    assert_eq!(report["stats"]["key_count"], 1000);
+    assert_eq!(report["segments"][0]["is_sealed"], true);
+    let compacted = json(&run(KVS, dir.path(), &["compact", "--json"]));
+    let bytes = |name: &str| compacted[name].as_u64().unwrap();
+    assert!(bytes("bytes_after") * 19 < bytes("bytes_before") * 10, "{compacted}");
+    let table = text(run(KVS, dir.path(), &["stat"]).stdout);
+    assert!(table.contains(" 99 % live  ########################\n"), "{table}");
+    for command in ["stat", "compact"] {
+        let error = "kvs: there is no store in none\n";
+        check(KVS, dir.path(), &["--dir", "none", command], 1, "", error);
+    }
+}
+
+#[test]
+fn kvs_checkpoint_makes_a_store_and_overwrites_none() {
+    let dir = tempfile::tempdir().unwrap();
+    check(KVS, dir.path(), &["--dir", "live", "set", "k", "v"], 0, "", "");
+    check(KVS, dir.path(), &["--dir", "live", "checkpoint", "copy"], 0, "", "");
+    check(KVS, dir.path(), &["--dir", "live", "set", "k", "newer"], 0, "", "");
+    check(KVS, dir.path(), &["--dir", "copy", "get", "k"], 0, "v\n", "");
+    let exists = "kvs: there is a store in copy already\n";
+    check(KVS, dir.path(), &["--dir", "live", "checkpoint", "copy"], 1, "", exists);
+    std::fs::create_dir(dir.path().join("notes")).unwrap();
+    std::fs::write(dir.path().join("notes/mine"), "mine").unwrap();
+    let full = "kvs: notes is not empty; name a new one\n";
+    check(KVS, dir.path(), &["--dir", "live", "checkpoint", "notes"], 1, "", full);
+}
+
+#[test]
+fn kvs_log_prints_records_while_the_store_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open(dir.path()).unwrap();
+    store.set_bytes(b"k", b"old").unwrap();
+    store.set_bytes(b"k", b"new").unwrap();
+    for (arguments, has_value) in [(&["log"][..], false), (&["log", "--values"], true)] {
+        let out = text(run(KVS, dir.path(), arguments).stdout);
+        let lines: Vec<serde_json::Value> =
+            out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let states: Vec<_> = lines.iter().filter_map(|line| line["state"].as_str()).collect();
+        assert_eq!(states, ["stale", "live"], "{out}");
+        assert_eq!(lines.iter().any(|line| line["value"] == "new"), has_value, "{out}");
+    }
+}
+
+#[test]
+fn kvs_dump_and_load_move_a_store_and_name_a_broken_line() {
+    let dir = tempfile::tempdir().unwrap();
+    for (key, value) in [("a", "1"), ("b", "2"), ("\u{e9}", "")] {
+        check(KVS, dir.path(), &["--dir", "from", "set", key, value], 0, "", "");
+    }
+    let output = run(KVS, dir.path(), &["--dir", "from", "dump"]);
+    assert_eq!(output.status.code(), Some(0));
+    std::fs::write(dir.path().join("dump.jsonl"), &output.stdout).unwrap();
+    check(KVS, dir.path(), &["--dir", "to", "load", "dump.jsonl"], 0, "", "");
+    for (key, value) in [("a", "1\n"), ("b", "2\n"), ("\u{e9}", "\n")] {
+        check(KVS, dir.path(), &["--dir", "to", "get", key], 0, value, "");
+    }
+    let lines =
+        "{\"key\":\"x\",\"value\":\"1\"}\n{\"key\":\"y\"}\n{\"key\":\"z\",\"value\":\"3\"}\n";
+    std::fs::write(dir.path().join("broken.jsonl"), lines).unwrap();
+    let error = "kvs: broken.jsonl, line 2: no value, or not base64\n";
+    check(KVS, dir.path(), &["--dir", "to", "load", "broken.jsonl"], 1, "", error);
+    check(KVS, dir.path(), &["--dir", "to", "get", "x"], 0, "1\n", "");
+    check(KVS, dir.path(), &["--dir", "to", "get", "z"], 0, "Key not found\n", "");
+    check(KVS, dir.path(), &["--dir", "to", "load", "broken.jsonl", "--skip", "2"], 0, "", "");
+    check(KVS, dir.path(), &["--dir", "to", "get", "z"], 0, "3\n", "");
+    let missing = run(KVS, dir.path(), &["--dir", "new", "load", "missing.jsonl"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(!dir.path().join("new").exists(), "a store was made for nothing");
+}
+
+#[test]
+fn kvs_import_brings_over_old_logs_and_refuses_what_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = dir.path().join("old");
+    std::fs::create_dir(&old).unwrap();
+    std::fs::write(old.join("1.log"), "{\"Set\":{\"key\":\"k\",\"value\":\"v\"}}\n").unwrap();
+    std::fs::write(old.join("2.log"), "{\"cmd\":\"Remove\",\"key\":\"k\"}\n{\"Set\":").unwrap();
+    let output = run(KVS, dir.path(), &["--dir", "new", "import", "old"]);
+    assert_eq!(output.status.code(), Some(0));
+    let out = text(output.stdout);
+    assert_eq!(out, "files           2\nwrites          2\ncrash tail      7 bytes passed over\n");
+    check(KVS, dir.path(), &["--dir", "new", "get", "k"], 0, "Key not found\n", "");
+    let output = run(KVS, dir.path(), &["--dir", "new", "import", "old", "--json"]);
+    assert_eq!(json(&output)["write_count"], 2);
+    let foreign = "kvs: there is no store in .\n";
+    check(KVS, dir.path(), &["--dir", "other", "import", "."], 1, "", foreign);
+    assert!(!dir.path().join("other").exists(), "a store was made for nothing");
+    assert_eq!(run(KVS, &old, &["import", "."]).status.code(), Some(1), "into itself");
+    assert_eq!(old.read_dir().unwrap().count(), 2);
+}
+
+#[test]
+fn help_of_every_command_shows_an_example() {
+    for command in
+        ["stat", "verify", "repair", "compact", "checkpoint", "log", "dump", "load", "import"]
+    {
+        let help = text(run(KVS, Path::new("."), &[command, "--help"]).stdout);
+        assert!(help.contains(&format!("Usage: kvs {command}")), "{help}");
+        assert!(help.contains("Example:\n  kvs"), "{help}");
+        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80), "{help}");
+    }
+}

@@ -10,6 +10,7 @@
 mod atomic;
 mod cli;
 mod contract;
+mod dump;
 mod header;
 mod model;
 mod model_engine;
@@ -19,3 +20,4 @@ mod scan;
 mod server;
 mod store;
 mod thread_pool;
+mod upkeep;

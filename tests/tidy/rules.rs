@@ -35,22 +35,26 @@ fn lines_saying<'a>(
 /// The rooms, lowest first. A room imports from lines above its own, and from its own line unless
 /// that is one of `APART`.
 const LAYERS: &[&[&str]] = &[
-    &["error", "options", "value", "sync"],
+    &["error", "options", "value", "sync", "json_text"],
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
+    &["store/old_logs"],
     &["store/segment", "store/keydir", "store/key_order"],
+    &["store/sift"],
     &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
+    &["store/survey"],
+    &["store/verify", "store/listing"],
     &[
         "store/writer",
         "store/recovery",
         "store/compaction",
         "store/checkpoint",
-        "store/verify",
+        "store/repair",
         "store/walk",
     ],
     &["store", "sled_engine"],
-    &["any_engine", "dump"],
+    &["any_engine", "dump", "store/upkeep"],
     &["thread_pool"],
     &["server", "client", "ffi"],
 ];

@@ -1,0 +1,133 @@
+//! Checkpoint: a copy of the store that opens as it is, made while writing goes on.
+//!
+//! ```text
+//! between two compactions:  seal the active log, sync it, take the list    the instant
+//! then, for each segment:   link it, or copy it where the disk refuses     writes go on
+//! last:                     MANIFEST-1                                     now it is a store
+//! ```
+//! The copy holds exactly the writes up to the moment at which the log was sealed: a prefix of the
+//! order of writes, all of it durable.
+//!
+//! Invariants: only sealed segments are linked, and those are immutable (invariant 5), so the two
+//! stores share no file that either may append to; each removes only its own name of it. A segment
+//! is held while it is linked, so its file cannot go meanwhile. Segments without a manifest do not
+//! open: so it is with a checkpoint that died half way. One that failed removes what it made.
+//!
+//! The copy keeps the store's id and seed, which its segments carry. It is a store of its own all
+//! the same: do not mix files of the two.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{KvsError, Result};
+use crate::store::disk::{Disk, DiskFile};
+use crate::store::manifest::{ListedSegment, Manifest};
+use crate::store::names;
+use crate::store::segment::Segment;
+use crate::store::segments::Snapshot;
+use crate::store::survey;
+use crate::sync::Arc;
+
+/// Bytes that are copied at once (1 MiB).
+const PIECE_LEN: usize = 1 << 20;
+
+/// What a checkpoint is made of.
+pub(crate) struct Source {
+    manifest: Manifest,
+    /// Sealed and durable. Held, so that their files stay.
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Source {
+    /// What is sealed in `now`, right after the active log was, with nothing being compacted.
+    pub(crate) fn new(mut manifest: Manifest, now: Snapshot) -> Self {
+        let mut segments = now.segments;
+        segments.retain(|segment| segment.footer().is_some());
+        let listed = |segment: &Arc<Segment>| ListedSegment {
+            id: segment.header.id.get(),
+            bytes: segment.len(),
+        };
+        manifest.segments = segments.iter().map(listed).collect();
+        manifest.log_from = now.next_id.get();
+        manifest.log_after = now.seqno.get();
+        Self { manifest, segments }
+    }
+
+    /// Makes a store of it in `dir`, which is made too, or empty.
+    pub(crate) fn write(self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        let mut made = Made { disk, dir, had_dir: disk.exists(dir), files: Vec::new() };
+        survey::check_vacant(disk, dir)?;
+        disk.create_dir_all(dir)?;
+        let lock = disk.lock(&names::lock(dir), Duration::ZERO)?;
+        // Somebody may have been faster, up to now.
+        let lock_path = names::lock(dir);
+        if disk.list(dir)?.iter().any(|name| lock_path.file_name() != Some(name)) {
+            return Err(KvsError::NotEmpty { path: dir.to_path_buf() });
+        }
+        made.files.push(lock_path);
+        for segment in &self.segments {
+            let path = names::segment(dir, segment.header.id);
+            made.files.push(path.clone());
+            // One that was sealed since the log was synced may not be durable yet.
+            segment.sync()?;
+            link_or_copy(disk, segment.path(), &path, segment.len())?;
+        }
+        disk.sync_dir(dir)?;
+        made.files.push(names::manifest(dir, 1));
+        self.manifest.write(disk, dir, 1)?;
+        made.files.clear();
+        drop(lock);
+        Ok(())
+    }
+}
+
+/// What an unfinished checkpoint has made so far; dropped, it is removed.
+struct Made<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    had_dir: bool,
+    files: Vec<PathBuf>,
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        if self.files.is_empty() {
+            return;
+        }
+        // The manifest first: without it the rest is no store.
+        for path in self.files.iter().rev().filter(|path| self.disk.exists(path)) {
+            if let Err(error) = self.disk.remove(path) {
+                log::warn!("a part of a failed checkpoint stays: {error}");
+            }
+        }
+        if !self.had_dir
+            && let Err(error) = self.disk.remove_dir(self.dir)
+        {
+            log::warn!("the directory of a failed checkpoint stays: {error}");
+        }
+    }
+}
+
+/// Gives `to` the bytes of `from`, which has `len` of them and never changes.
+fn link_or_copy(disk: &dyn Disk, from: &Path, to: &Path, len: u64) -> Result<()> {
+    // Another file system, or one without links: whatever is wrong beyond that, copying meets too.
+    if disk.link(from, to).is_ok() {
+        return Ok(());
+    }
+    let (source, copy) = (disk.open_to_read(from)?, disk.create(to)?);
+    copy_bytes(&*source, &*copy, len)?;
+    copy.sync()
+}
+
+fn copy_bytes(source: &dyn DiskFile, copy: &dyn DiskFile, len: u64) -> Result<()> {
+    let mut piece = vec![0; PIECE_LEN];
+    let mut offset = 0;
+    while offset < len {
+        let left = usize::try_from(len - offset).unwrap_or(usize::MAX);
+        piece.truncate(left);
+        source.read_at(&mut piece, offset)?;
+        copy.write_at(&piece, offset)?;
+        offset += u64::try_from(piece.len()).expect("a length fits 64 bits");
+    }
+    Ok(())
+}
