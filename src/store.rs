@@ -26,6 +26,9 @@ mod writer;
 
 mod stats;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -244,7 +247,7 @@ impl KvsEngine for KvStore {
             return Err(error);
         }
         self.core.writer.seal_active()?;
-        self.core.compactor.compact_all(&|| self.core.writer.sync())
+        self.core.compactor.compact_all(&|| self.core.writer.sync_sealed())
     }
 
     fn close(&self) -> Result<()> {
@@ -356,7 +359,7 @@ impl Core {
     fn compact_in_background(&self) {
         while !self.is_stopping() {
             self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
-            let (sync_log, stop) = (|| self.writer.sync(), || self.is_stopping());
+            let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
             loop {
                 match self.compactor.compact_some(&sync_log, &stop) {
                     Ok(true) if !stop() => {}
@@ -393,10 +396,17 @@ impl Core {
                 log::error!("{}: a background thread panicked", self.dir.display());
             }
         }
+        let mut lock = self.lock.lock();
+        if closed.is_ok()
+            && lock.is_some()
+            && let Err(error) = self.compactor.list_sealed()
+        {
+            log::warn!("{}: the next open looks at the newest logs: {error}", self.dir.display());
+        }
         if let Err(error) = self.segments.sweep() {
             log::warn!("a compacted file stays until the next open: {error}");
         }
-        *self.lock.lock() = None;
+        *lock = None;
         closed
     }
 

@@ -114,7 +114,7 @@ impl Compactor {
     }
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
-    /// writes so far durable.
+    /// writes so far durable, and the logs that are sealed.
     pub(crate) fn compact_all(&self, sync_log: &dyn Fn() -> Result<()>) -> Result<()> {
         self.run(Scope::All, sync_log, &|| false)?;
         Ok(())
@@ -128,6 +128,17 @@ impl Compactor {
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
         self.run(Scope::Worthwhile, sync_log, stop)
+    }
+
+    /// Lists the logs that were sealed since the last manifest, all of which are durable: from then
+    /// on a hole in one of them is damage, not the tail of a crash, and an open need not look.
+    pub(crate) fn list_sealed(&self) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        let next = self.manifest_without(&[], &manifest.1);
+        if next.segments == manifest.1.segments {
+            return Ok(());
+        }
+        self.edit(&mut manifest, next)
     }
 
     fn run(
@@ -210,6 +221,9 @@ impl Compactor {
         let copied = copying.copy_all(before, inputs, stop);
         let copied = copied.and(copying.finish());
         let outputs = copying.outputs.clone();
+        // The manifest is to list what the syncs below cover: a log that is sealed after this
+        // moment stays unlisted, since its end may not be durable yet.
+        let next = self.manifest_without(inputs, &manifest.1);
         let prepared = copied.and_then(|()| {
             outputs.iter().try_for_each(|output| output.sync())?;
             // Rule 3. The log's own new directory entries are synced with it.
@@ -222,7 +236,7 @@ impl Compactor {
             prepared?;
             return Ok(false);
         }
-        self.edit(manifest, inputs)?;
+        self.edit(manifest, next)?;
         self.segments.publish();
         for moved in &copying.moves {
             self.relocate(moved);
@@ -233,11 +247,11 @@ impl Compactor {
         Ok(true)
     }
 
-    /// Writes the manifest without `inputs`: the instant at which the compaction happens.
-    fn edit(&self, manifest: &mut (u64, Manifest), inputs: &[Arc<Segment>]) -> Result<()> {
+    /// The manifest of this moment, without `inputs`.
+    fn manifest_without(&self, inputs: &[Arc<Segment>], current: &Manifest) -> Manifest {
         let now = self.segments.snapshot();
         let is_input = |id| inputs.iter().any(|input| input.header.id == id);
-        let mut next = manifest.1.clone();
+        let mut next = current.clone();
         next.segments.clear();
         next.log_from = now.next_id.get();
         next.log_after = now.seqno.get();
@@ -256,6 +270,11 @@ impl Compactor {
                 next.segments.push(ListedSegment { id: id.get(), bytes: segment.len() });
             }
         }
+        next
+    }
+
+    /// Writes the manifest `next`: the instant at which the compaction happens.
+    fn edit(&self, manifest: &mut (u64, Manifest), next: Manifest) -> Result<()> {
         let previous = names::manifest(&self.dir, manifest.0);
         // If this fails, either manifest may count at the next open; both are right as long as
         // neither inputs nor outputs go, and the next edit lists them all.

@@ -21,6 +21,11 @@
 //! This file interprets no bytes and knows no names.
 #![expect(unsafe_code, reason = "slices of mapped files, and prefetching from them")]
 
+#[cfg(test)]
+pub(super) mod failing;
+#[cfg(test)]
+pub(super) mod modelled;
+
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::FileExt;

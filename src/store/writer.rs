@@ -493,6 +493,17 @@ impl Writer {
         self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|_| self.poison())
     }
 
+    /// As [`Writer::sync`], and the footers of sealed segments become durable too.
+    pub(crate) fn sync_sealed(&self) -> Result<()> {
+        self.check_open()?;
+        self.sync_all()
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        let poisoned = || self.state() == POISONED;
+        self.sync_lane.sync_all(&poisoned).inspect_err(|_| self.poison())
+    }
+
     /// Seals the active segment, so that compaction may take it as an input.
     pub(crate) fn seal_active(&self) -> Result<()> {
         let mut lane = self.lane.lock();
@@ -514,7 +525,7 @@ impl Writer {
         let closed = match self.state() {
             CLOSED => return Ok(()),
             POISONED => Err(KvsError::Poisoned),
-            _ => self.seal(&mut lane).and_then(|()| self.sync_lane.sync_all()),
+            _ => self.seal(&mut lane).and_then(|()| self.sync_all()),
         };
         // Release: pairs with the Acquire in `state`.
         self.state.store(CLOSED, Ordering::Release);

@@ -92,9 +92,12 @@ impl SyncLane {
         if self.durable() >= wanted { Ok(()) } else { self.round() }
     }
 
-    /// Makes everything durable, footers included.
-    pub(super) fn sync_all(&self) -> Result<()> {
+    /// Makes everything durable, footers included. What `is_poisoned` is for, `sync_to` says.
+    pub(super) fn sync_all(&self, is_poisoned: &dyn Fn() -> bool) -> Result<()> {
         let _lane = self.lane.lock();
+        if is_poisoned() {
+            return Err(KvsError::Poisoned);
+        }
         let nothing = self.unsynced.lock().segments.is_empty();
         if nothing { Ok(()) } else { self.round() }
     }

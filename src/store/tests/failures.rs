@@ -1,0 +1,1 @@
+//! Calls to the disk fail, one after the other.
