@@ -384,7 +384,9 @@ impl LogWriter {
             assert!(end <= capacity, "the caller keeps within the capacity it asked for");
         }
         if let Err(error) = log.file.write_at(bytes, start) {
-            let undone = log.file.set_len(start).is_ok();
+            // The cut is made durable: after a power loss, sectors of the failed bytes must not
+            // turn up among those that are written over them.
+            let undone = log.file.set_len(start).and_then(|()| log.file.sync()).is_ok();
             return Err(AppendError { error, undone });
         }
         // Release: pairs with the Acquire in `LogFile::len`: who sees the length sees the bytes,

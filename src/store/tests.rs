@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::options::{Durability, Options};
 use crate::store::KvStore;
 use crate::store::disk::Disk;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::write_batch::WriteBatch;
 
 /// What a store holds.

@@ -363,12 +363,15 @@ impl Writer {
             }
             Ok(base)
         });
-        if let Ok(base) = appended {
-            self.publish(lane, base, last);
-        }
+        let published = appended.and_then(|base| {
+            self.publish(lane, base, last).inspect_err(|_| {
+                // It is in the log and not in the keydir; only an open puts that right.
+                self.poison();
+            })
+        });
         lane.clear();
         self.throttle(lane);
-        appended.map(drop)
+        published
     }
 
     /// Returns the offset at which the buffer was appended.
@@ -405,12 +408,13 @@ impl Writer {
         }
     }
 
-    fn publish(&self, lane: &Lane, base: u64, last: Seqno) {
+    /// Fails only if the disk does not say what a record is that may be replaced.
+    fn publish(&self, lane: &Lane, base: u64, last: Seqno) -> Result<()> {
         let segment = lane.active.as_ref().expect("just appended to").segment();
         let guard = pin();
         let mut pending = Vec::new();
         for staged in &lane.staged {
-            let removed_later = self.point(lane, staged, segment, base, &guard);
+            let removed_later = self.point(lane, staged, segment, base, &guard)?;
             if removed_later {
                 pending.push(staged);
             }
@@ -426,6 +430,7 @@ impl Writer {
                 change.remove(entry);
             }
         }
+        Ok(())
     }
 
     /// Points the keydir at one record. True if it is a tombstone whose entry is to be removed
@@ -437,22 +442,25 @@ impl Writer {
         segment: &Arc<Segment>,
         base: u64,
         guard: &Guard,
-    ) -> bool {
+    ) -> Result<bool> {
         let key = lane.key(staged);
         let location = segment.location(base + offset(staged.start));
         let change = self.keydir.change(staged.hash, guard);
         let mut scratch = Vec::new();
         let mut found = None;
         for entry in change.candidates() {
-            // A damaged record cannot be told to be this key's; it stays, and reads of it say so.
-            if let Ok(Look::Found(holder, record)) =
-                self.segments.look(entry.location, key, guard, &mut scratch)
-            {
-                // A length is believed only if its checksum holds.
-                let at = entry.location.offset();
-                let holds = record.verify_header(holder.header.salt, at).is_ok();
-                found = Some((entry, holder, if holds { record.len() } else { 0 }));
-                break;
+            match self.segments.look(entry.location, key, guard, &mut scratch) {
+                Ok(Look::Found(holder, record)) => {
+                    // A length is believed only if its checksum holds.
+                    let at = entry.location.offset();
+                    let holds = record.verify_header(holder.header.salt, at).is_ok();
+                    found = Some((entry, holder, if holds { record.len() } else { 0 }));
+                    break;
+                }
+                // A damaged record cannot be told to be this key's; it stays, and reads of it say
+                // so. One that is only unreadable now could be, and would be read again later.
+                Ok(Look::Gone | Look::Other) | Err(KvsError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         match staged.kind {
@@ -473,13 +481,13 @@ impl Writer {
                 self.key_count.fetch_sub(1, Ordering::Relaxed);
                 if staged.in_batch {
                     change.replace(entry, location);
-                    return true;
+                    return Ok(true);
                 }
                 change.remove(entry);
             }
             (_, None) => {}
         }
-        false
+        Ok(false)
     }
 
     /// Makes every write that has returned so far durable.
