@@ -15,6 +15,7 @@ mod disk;
 mod names;
 
 mod keydir;
+mod reserve;
 mod segment;
 
 mod manifest;
@@ -47,6 +48,7 @@ use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::recovery::Recovered;
+use crate::store::reserve::Reserve;
 use crate::store::segment::Segment;
 use crate::store::segments::{Look, Segments};
 use crate::store::writer::{Entry, Op, OpKind, Writer};
@@ -154,7 +156,15 @@ impl KvStore {
         disk.create_dir_all(&dir)?;
         recovery::check_dir(&**disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
-        let recovered = recovery::recover(disk, &dir, &options)?;
+        let recovered = match recovery::recover(disk, &dir, &options) {
+            Err(KvsError::NoSpace { .. }) if Reserve::new(Arc::clone(disk), &dir).lend() => {
+                recovery::recover(disk, &dir, &options)
+            }
+            recovered => recovered,
+        }?;
+        if let Err(error) = recovered.segments.reserve.hold() {
+            log::warn!("{}: no room for the reserve: {error}", dir.display());
+        }
         let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{KvsError, Result};
 use crate::options::Options;
 use crate::store::disk::Disk;
 use crate::store::keydir::{KeyHash, Keydir};
@@ -37,6 +37,7 @@ use crate::store::location::{Location, Seqno};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
+use crate::store::reserve::RESERVE_BYTES;
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::segments::{Segments, Snapshot};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
@@ -148,20 +149,32 @@ impl Compactor {
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
         let mut manifest = self.manifest.lock();
-        let ran = {
+        let ran = loop {
             let before = self.segments.snapshot();
             let inputs = self.pick(scope, &before);
             if inputs.is_empty() {
-                Ok(false)
-            } else {
-                self.segments.set_compacting(true);
-                let ran = self.replace(&mut manifest, &before, &inputs, sync_log, stop);
-                self.segments.set_compacting(false);
-                ran
+                break Ok(false);
+            }
+            let count = inputs.len();
+            let (_, bytes_before) = self.segments.live_and_total_bytes();
+            self.segments.set_compacting(true);
+            let ran = self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop);
+            self.segments.set_compacting(false);
+            let (_, bytes_after) = self.segments.live_and_total_bytes();
+            match ran {
+                // Only a part fitted; what it gave back is room for more.
+                Ok(done) if 0 < done && done < count && bytes_after < bytes_before => {
+                    drop(before);
+                    self.sweep()?;
+                }
+                ran => break ran.map(|done| done > 0),
             }
         };
         // Only now does this thread let go of what it retired.
         self.sweep()?;
+        if let Err(error) = self.segments.reserve.hold() {
+            log::debug!("{}: no room for the reserve yet: {error}", self.dir.display());
+        }
         ran
     }
 
@@ -206,6 +219,40 @@ impl Compactor {
             picked.append(&mut small);
         }
         picked
+    }
+
+    /// As `replace`, and returns how many inputs were replaced. On a full disk it makes do with the
+    /// reserve, for those inputs of which the least is to be copied.
+    fn replace_in_room(
+        &self,
+        manifest: &mut (u64, Manifest),
+        before: &Snapshot,
+        mut inputs: Vec<Arc<Segment>>,
+        sync_log: &dyn Fn() -> Result<()>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<usize> {
+        let copied = |input: &Segment| input.live_bytes() + input.tombstone_bytes();
+        let mut room = RESERVE_BYTES;
+        loop {
+            let ran = self.replace(manifest, before, &inputs, sync_log, stop);
+            if !matches!(ran, Err(KvsError::NoSpace { .. })) {
+                return ran.map(|ran| if ran { inputs.len() } else { 0 });
+            }
+            // Outputs that were given up take room until they are removed.
+            self.sweep()?;
+            self.segments.reserve.lend();
+            room /= 2;
+            inputs.sort_by_key(|input| copied(input));
+            let mut bytes = 0;
+            inputs.retain(|input| {
+                bytes += copied(input);
+                bytes <= room
+            });
+            // Without any copies a manifest still needs room.
+            if inputs.is_empty() || room == 0 {
+                return ran.map(|_| 0);
+            }
+        }
     }
 
     /// Replaces `inputs` by copies of what is live in them; false if it was stopped.
@@ -281,7 +328,11 @@ impl Compactor {
         manifest.0 += 1;
         next.write(&*self.disk, &self.dir, manifest.0)?;
         manifest.1 = next;
-        self.disk.remove(&previous)
+        if let Err(error) = self.disk.remove(&previous) {
+            // It has happened all the same; the next open removes the file.
+            log::warn!("a manifest that no longer counts stays: {error}");
+        }
+        Ok(())
     }
 
     fn relocate(&self, moved: &Move) {
@@ -434,7 +485,7 @@ impl<'a> Copying<'a> {
     /// Seals the current output, if there is one. After a failure too, so that it can be removed.
     fn finish(&mut self) -> Result<()> {
         let flushed = self.flush();
-        if let Some(writer) = self.writer.take() {
+        if let Some(mut writer) = self.writer.take() {
             self.outputs.push(Arc::clone(writer.segment()));
             flushed?;
             writer.seal().map_err(|failed| failed.error)?;

@@ -51,6 +51,8 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn open(&self, path: &Path) -> Result<Box<dyn DiskFile>>;
     fn exists(&self, path: &Path) -> bool;
     fn remove(&self, path: &Path) -> Result<()>;
+    /// Creates a file that takes up `bytes` of room and holds nothing.
+    fn hold_space(&self, path: &Path, bytes: u64) -> Result<()>;
     /// Makes the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Takes the lock at `path`, or says who has it.
@@ -142,6 +144,21 @@ impl Disk for RealDisk {
         fs::remove_file(path).map_err(|source| KvsError::io("remove", path, source))
     }
 
+    fn hold_space(&self, path: &Path, bytes: u64) -> Result<()> {
+        let file = self.create(path)?;
+        let zeros = [0; 1 << 12];
+        // Written, not only made longer: a hole takes up nothing.
+        let filled = (0..bytes).step_by(zeros.len()).try_for_each(|offset| {
+            let left = usize::try_from(bytes - offset).unwrap_or(zeros.len());
+            file.write_at(zeros.get(..left).unwrap_or(&zeros), offset)
+        });
+        filled.inspect_err(|_| {
+            if let Err(error) = self.remove(path) {
+                log::warn!("an unfinished file stays: {error}");
+            }
+        })
+    }
+
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         File::open(dir)
             .and_then(|dir| dir.sync_all())
@@ -170,9 +187,10 @@ impl Disk for RealDisk {
         }
         // The content is for people and error messages; the lock itself is the kernel's.
         let pid = format!("{}\n", std::process::id());
-        file.set_len(0)
-            .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
-            .map_err(|source| KvsError::io("write", path, source))?;
+        if let Err(error) = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0)) {
+            // A store on a full disk opens.
+            log::warn!("{} does not say who holds it: {error}", path.display());
+        }
         Ok(Box::new(RealLock { _file: file }))
     }
 

@@ -229,8 +229,8 @@ impl Recovery {
             }
             let end = walk_to_end(&log)?;
             if end.torn {
-                let lost = end.footer.seqno_max.next();
-                self.check_not_durable(this_and_later, end.offset, lost)?;
+                let first_lost = end.footer.seqno_max.next();
+                self.check_not_durable(this_and_later, end.offset, first_lost)?;
             }
             let salt = log.header.salt;
             drop(log);

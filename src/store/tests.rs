@@ -4,6 +4,7 @@
 //! state after each write. What a store holds later is compared with those states as a whole.
 
 mod failures;
+mod full_disk;
 mod power_loss;
 
 use std::collections::BTreeMap;

@@ -51,6 +51,9 @@ const THROTTLE_BYTES: u64 = 64 << 10;
 /// ... wait this long, unless compaction gets done before: about 13 MB/s.
 const THROTTLE_WAIT: Duration = Duration::from_millis(5);
 
+/// A group longer than this does not get the reserve: it would leave little for removes (64 KiB).
+const RESERVE_USE_LEN_MAX: usize = 64 << 10;
+
 const OPEN: u8 = 0;
 /// What is queued is still done, and nothing more is taken.
 const CLOSING: u8 = 1;
@@ -272,6 +275,10 @@ impl Writer {
             POISONED => return Err(KvsError::Poisoned),
             _ => return Err(KvsError::Closed),
         }
+        let reserve = &self.segments.reserve;
+        if reserve.is_lent() && entries.iter().any(|entry| entry.draft.kind == Kind::Put) {
+            reserve.hold()?;
+        }
         if !lane.fits(entries) {
             self.rotate(lane, entries)?;
         }
@@ -331,6 +338,15 @@ impl Writer {
 
     /// Seals the active segment, if there is one, and begins another with room for `entries`.
     fn rotate(&self, lane: &mut Lane, entries: &[Entry<'_>]) -> Result<()> {
+        match self.try_rotate(lane, entries) {
+            Err(KvsError::NoSpace { .. }) if self.segments.reserve.lend() => {
+                self.try_rotate(lane, entries)
+            }
+            done => done,
+        }
+    }
+
+    fn try_rotate(&self, lane: &mut Lane, entries: &[Entry<'_>]) -> Result<()> {
         self.seal(lane)?;
         let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
         let capacity = self.segments.seal_bytes().max(segment::capacity_for(len + MARK_LEN));
@@ -343,12 +359,16 @@ impl Writer {
     }
 
     fn seal(&self, lane: &mut Lane) -> Result<()> {
-        let Some(active) = lane.active.take() else { return Ok(()) };
-        active.seal().map(drop).map_err(|failed| {
-            // Even an undone footer leaves a log without one before the next log.
-            self.poison();
-            failed.error
-        })
+        let Some(active) = &mut lane.active else { return Ok(()) };
+        if let Err(AppendError { error, undone }) = active.seal() {
+            // Undone, it stays the active one: no log may follow one without a footer.
+            if !undone {
+                self.poison();
+            }
+            return Err(error);
+        }
+        lane.active = None;
+        Ok(())
     }
 
     /// Appends, syncs if asked to, and publishes what is staged.
@@ -378,7 +398,14 @@ impl Writer {
     fn append(&self, lane: &mut Lane, before: Seqno, last: Seqno) -> Result<u64> {
         let active = lane.active.as_mut().expect("staging made sure of a segment");
         let base = active.segment().len();
-        if let Err(AppendError { error, undone }) = active.append(&lane.buffer) {
+        let mut appended = active.append(&lane.buffer);
+        if let Err(AppendError { error: KvsError::NoSpace { .. }, undone: true }) = &appended
+            && lane.buffer.len() <= RESERVE_USE_LEN_MAX
+            && self.segments.reserve.lend()
+        {
+            appended = active.append(&lane.buffer);
+        }
+        if let Err(AppendError { error, undone }) = appended {
             if !undone {
                 self.poison();
             }
@@ -533,7 +560,12 @@ impl Writer {
         let closed = match self.state() {
             CLOSED => return Ok(()),
             POISONED => Err(KvsError::Poisoned),
-            _ => self.seal(&mut lane).and_then(|()| self.sync_all()),
+            _ => {
+                if let Err(error) = self.seal(&mut lane) {
+                    log::warn!("{}: left without a footer: {error}", self.dir.display());
+                }
+                self.sync_all()
+            }
         };
         // Release: pairs with the Acquire in `state`.
         self.state.store(CLOSED, Ordering::Release);

@@ -39,7 +39,7 @@ const LAYERS: &[&[&str]] = &[
     &["engine", "write_batch"],
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
-    &["store/segment", "store/keydir", "store/key_order"],
+    &["store/segment", "store/keydir", "store/key_order", "store/reserve"],
     &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
     &["store/writer", "store/recovery", "store/compaction", "store/checkpoint", "store/verify"],
     &["store", "sled_engine"],

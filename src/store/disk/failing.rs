@@ -1,6 +1,6 @@
 //! A disk that fails when it is told to: the n-th call of some kinds, once or from then on.
 //!
-//! It stands in front of another disk, counts the calls it passes on, and answers the chosen ones
+//! It stands in front of another disk, counts the calls it is asked about, and answers the chosen ones
 //! with an error. A failing write or read may do half of its work before: part of the bytes land,
 //! the rest does not. Tests only.
 
@@ -23,6 +23,7 @@ pub(crate) enum Call {
     Remove,
     SyncDir,
     Lock,
+    HoldSpace,
     Len,
     Read,
     Write,
@@ -47,8 +48,6 @@ pub(crate) struct Fault {
 struct Plan {
     /// How many chosen calls are still to pass, and what happens then.
     fault: Option<(u64, Fault)>,
-    /// Calls so far.
-    calls: u64,
     /// Calls that failed because they were told to.
     struck: u64,
 }
@@ -86,15 +85,9 @@ impl FailingDisk {
         self.plan.lock().struck
     }
 
-    /// Calls so far.
-    pub(crate) fn calls(&self) -> u64 {
-        self.plan.lock().calls
-    }
-
     /// The fault that is to happen to this call, if one is.
     fn strikes(&self, call: Call) -> Option<Fault> {
         let mut plan = self.plan.lock();
-        plan.calls += 1;
         let (pass, fault) = plan.fault.as_mut().filter(|(_, fault)| (fault.chosen)(call))?;
         if let Some(left) = pass.checked_sub(1) {
             *pass = left;
@@ -151,6 +144,11 @@ impl Disk for FailingDisk {
     fn remove(&self, path: &Path) -> Result<()> {
         self.check(Call::Remove, "remove", path)?;
         self.below.remove(path)
+    }
+
+    fn hold_space(&self, path: &Path, bytes: u64) -> Result<()> {
+        self.check(Call::HoldSpace, "append to", path)?;
+        self.below.hold_space(path, bytes)
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {

@@ -165,6 +165,8 @@ struct State {
     ignored: Option<(SyncKind, Option<u64>)>,
     ignored_count: u64,
     failing_sync: Option<Lost>,
+    /// Most bytes that files take up, if there is a limit.
+    capacity: Option<usize>,
 }
 
 /// The disk; clones are the same disk.
@@ -241,7 +243,9 @@ impl State {
         let (settled, pending) = std::mem::take(&mut self.pending).into_iter().partition(chosen);
         self.pending = pending;
         let settled: Vec<Unit> = settled;
-        settled.iter().for_each(|unit| self.durable.apply(unit));
+        for unit in &settled {
+            self.durable.apply(unit);
+        }
     }
 
     fn ignores(&mut self, kind: SyncKind) -> bool {
@@ -259,6 +263,14 @@ impl State {
         }
         self.ignored_count += 1;
         true
+    }
+
+    /// How long the file can become, if it is to become `len` bytes long.
+    fn room_for(&mut self, inode: Inode, len: usize) -> usize {
+        let Some(capacity) = self.capacity else { return len };
+        let others = self.now.names.values().filter(|other| **other != inode);
+        let taken: usize = others.map(|other| self.now.contents[other].len).sum();
+        len.min(capacity.saturating_sub(taken).max(self.content(inode).len))
     }
 
     fn content(&mut self, inode: Inode) -> &mut Content {
@@ -304,6 +316,11 @@ impl ModelledDisk {
         self.state.lock().ignored_count
     }
 
+    /// Files take up `bytes` at most from now on.
+    pub(crate) fn limit(&self, bytes: usize) {
+        self.state.lock().capacity = Some(bytes);
+    }
+
     /// Fails the next sync of a file, with what it was to write lost.
     pub(crate) fn fail_next_sync(&self, lost: Lost) {
         self.state.lock().failing_sync = Some(lost);
@@ -312,6 +329,10 @@ impl ModelledDisk {
 
 fn not_found(op: &'static str, path: &Path) -> KvsError {
     KvsError::io(op, path, io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+fn full(path: &Path) -> KvsError {
+    KvsError::io("append to", path, io::Error::from_raw_os_error(libc::ENOSPC))
 }
 
 impl Disk for ModelledDisk {
@@ -358,6 +379,12 @@ impl Disk for ModelledDisk {
         state.before_change();
         state.change(Unit::Unlinked { path: path.to_path_buf() });
         Ok(())
+    }
+
+    /// Only the name and the length are modelled: nobody reads what such a file holds.
+    fn hold_space(&self, path: &Path, bytes: u64) -> Result<()> {
+        let file = self.create(path)?;
+        file.set_len(bytes).inspect_err(|_| self.remove(path).expect("it was just made"))
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
@@ -428,7 +455,10 @@ impl DiskFile for ModelledFile {
         let mut state = self.disk.state.lock();
         state.before_change();
         let mut offset = usize::try_from(offset).expect("offsets of tests are small");
-        let (inode, end) = (self.inode, offset + bytes.len());
+        let (inode, wanted) = (self.inode, offset + bytes.len());
+        // As much as fits is written, then the disk is full.
+        let end = state.room_for(inode, wanted).max(offset);
+        let bytes = &bytes[..end - offset];
         if end > state.content(inode).len {
             state.change(Unit::Grown { inode, len: end });
         }
@@ -440,13 +470,16 @@ impl DiskFile for ModelledFile {
             offset += piece.len();
             rest = after;
         }
-        Ok(())
+        if end < wanted { Err(full(&self.path)) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
         let mut state = self.disk.state.lock();
         state.before_change();
         let len = usize::try_from(len).expect("lengths of tests are small");
+        if state.room_for(self.inode, len) < len {
+            return Err(full(&self.path));
+        }
         state.change(Unit::Cut { inode: self.inode, len });
         Ok(())
     }

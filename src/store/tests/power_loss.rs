@@ -11,7 +11,7 @@
 //! all; there are more of them, by the same factor, during recovery.
 
 use super::*;
-use crate::store::disk::modelled::{Lost, ModelledDisk, Moment, SyncKind};
+use crate::store::disk::modelled::{ModelledDisk, Moment, SyncKind};
 
 /// With so many pending units or fewer, every subset is tried.
 const EXHAUSTIVE_MAX: usize = 6;
@@ -133,7 +133,7 @@ fn each_power_loss(
     for sample in 0..samples {
         // Half of them lose few units, so that much is there that depends on what is not.
         let one_in = if sample % 2 == 0 { 2 } else { u64::try_from(count).unwrap().min(8) };
-        let kept: Vec<bool> = (0..count).map(|_| random.next() % one_in != 0).collect();
+        let kept: Vec<bool> = (0..count).map(|_| !random.next().is_multiple_of(one_in)).collect();
         judge(moment.after_power_loss(|unit| kept[unit]))?;
     }
     Ok(())
