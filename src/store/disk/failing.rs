@@ -1,8 +1,7 @@
 //! A disk that fails when it is told to: the n-th call of some kinds, once or from then on.
 //!
-//! It stands in front of another disk, counts the calls it is asked about, and answers the chosen ones
-//! with an error. A failing write or read may do half of its work before: part of the bytes land,
-//! the rest does not. Tests only.
+//! It stands in front of another disk and answers the chosen calls with an error. A failing write
+//! or read may do half of its work before: part of the bytes land, the rest does not. Tests only.
 
 use std::ffi::OsString;
 use std::io;
