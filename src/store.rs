@@ -17,6 +17,7 @@ pub(crate) mod old_logs;
 
 mod key_order;
 mod keydir;
+mod reserve;
 mod segment;
 mod sift;
 
@@ -35,6 +36,9 @@ mod writer;
 
 mod stats;
 mod upkeep;
+
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -58,6 +62,7 @@ use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::recovery::Recovered;
+use crate::store::reserve::Reserve;
 use crate::store::segment::Segment;
 use crate::store::segments::{Look, Segments};
 use crate::store::walk::Walk;
@@ -166,7 +171,15 @@ impl KvStore {
         disk.create_dir_all(&dir)?;
         recovery::check_dir(&**disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
-        let recovered = recovery::recover(disk, &dir, &options)?;
+        let recovered = match recovery::recover(disk, &dir, &options) {
+            Err(KvsError::NoSpace { .. }) if Reserve::new(Arc::clone(disk), &dir).lend() => {
+                recovery::recover(disk, &dir, &options)
+            }
+            recovered => recovered,
+        }?;
+        if let Err(error) = recovered.segments.reserve.hold() {
+            log::warn!("{}: no room for the reserve: {error}", dir.display());
+        }
         let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
@@ -274,7 +287,7 @@ impl KvsEngine for KvStore {
         }
         self.core.writer.seal_active()?;
         let core = &self.core;
-        core.compactor.compact_all(&|| core.writer.sync(), &|| core.is_stopping())
+        core.compactor.compact_all(&|| core.writer.sync_sealed(), &|| core.is_stopping())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
@@ -395,7 +408,7 @@ impl Core {
     fn compact_in_background(&self) {
         while !self.is_stopping() {
             self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
-            let (sync_log, stop) = (|| self.writer.sync(), || self.is_stopping());
+            let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
             loop {
                 match self.compactor.compact_some(&sync_log, &stop) {
                     Ok(true) if !stop() => {}
@@ -434,10 +447,17 @@ impl Core {
         }
         // Another process may have the directory from here on: nobody may be at work in it.
         self.compactor.finish();
+        let mut lock = self.lock.lock();
+        if closed.is_ok()
+            && lock.is_some()
+            && let Err(error) = self.compactor.list_sealed()
+        {
+            log::warn!("{}: the next open looks at the newest logs: {error}", self.dir.display());
+        }
         if let Err(error) = self.segments.sweep() {
             log::warn!("a compacted file stays until the next open: {error}");
         }
-        *self.lock.lock() = None;
+        *lock = None;
         closed
     }
 

@@ -37,6 +37,7 @@ use crate::store::location::{Location, Seqno};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
+use crate::store::reserve::RESERVE_BYTES;
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::segments::{Segments, Snapshot};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
@@ -114,7 +115,7 @@ impl Compactor {
     }
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
-    /// writes so far durable.
+    /// writes so far durable, and the logs that are sealed.
     /// Gives up, without an effect, when `stop` says so.
     pub(crate) fn compact_all(
         &self,
@@ -145,6 +146,17 @@ impl Compactor {
         look(&self.manifest.lock().1)
     }
 
+    /// Lists the logs that were sealed since the last manifest, all of which are durable: from then
+    /// on a hole in one of them is damage, not the tail of a crash, and an open need not look.
+    pub(crate) fn list_sealed(&self) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        let next = self.manifest_without(&[], &manifest.1);
+        if next.segments == manifest.1.segments {
+            return Ok(());
+        }
+        self.edit(&mut manifest, next)
+    }
+
     fn run(
         &self,
         scope: Scope,
@@ -155,20 +167,32 @@ impl Compactor {
         if stop() {
             return Ok(false);
         }
-        let ran = {
+        let ran = loop {
             let before = self.segments.snapshot();
             let inputs = self.pick(scope, &before);
             if inputs.is_empty() {
-                Ok(false)
-            } else {
-                self.segments.set_compacting(true);
-                let ran = self.replace(&mut manifest, &before, &inputs, sync_log, stop);
-                self.segments.set_compacting(false);
-                ran
+                break Ok(false);
+            }
+            let count = inputs.len();
+            let (_, bytes_before) = self.segments.live_and_total_bytes();
+            self.segments.set_compacting(true);
+            let ran = self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop);
+            self.segments.set_compacting(false);
+            let (_, bytes_after) = self.segments.live_and_total_bytes();
+            match ran {
+                // Only a part fitted; what it gave back is room for more.
+                Ok(done) if 0 < done && done < count && bytes_after < bytes_before => {
+                    drop(before);
+                    self.sweep()?;
+                }
+                ran => break ran.map(|done| done > 0),
             }
         };
         // Only now does this thread let go of what it retired.
         self.sweep()?;
+        if let Err(error) = self.segments.reserve.hold() {
+            log::debug!("{}: no room for the reserve yet: {error}", self.dir.display());
+        }
         ran
     }
 
@@ -215,6 +239,40 @@ impl Compactor {
         picked
     }
 
+    /// As `replace`, and returns how many inputs were replaced. On a full disk it makes do with the
+    /// reserve, for those inputs of which the least is to be copied.
+    fn replace_in_room(
+        &self,
+        manifest: &mut (u64, Manifest),
+        before: &Snapshot,
+        mut inputs: Vec<Arc<Segment>>,
+        sync_log: &dyn Fn() -> Result<()>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<usize> {
+        let copied = |input: &Segment| input.live_bytes() + input.tombstone_bytes();
+        let mut room = RESERVE_BYTES;
+        loop {
+            let ran = self.replace(manifest, before, &inputs, sync_log, stop);
+            if !matches!(ran, Err(KvsError::NoSpace { .. })) {
+                return ran.map(|ran| if ran { inputs.len() } else { 0 });
+            }
+            // Outputs that were given up take room until they are removed.
+            self.sweep()?;
+            self.segments.reserve.lend();
+            room /= 2;
+            inputs.sort_by_key(|input| copied(input));
+            let mut bytes = 0;
+            inputs.retain(|input| {
+                bytes += copied(input);
+                bytes <= room
+            });
+            // Without any copies a manifest still needs room.
+            if inputs.is_empty() || room == 0 {
+                return ran.map(|_| 0);
+            }
+        }
+    }
+
     /// Replaces `inputs` by copies of what is live in them; false if it was stopped.
     fn replace(
         &self,
@@ -228,6 +286,9 @@ impl Compactor {
         let copied = copying.copy_all(before, inputs, stop);
         let copied = copied.and(copying.finish());
         let outputs = copying.outputs.clone();
+        // The manifest is to list what the syncs below cover: a log that is sealed after this
+        // moment stays unlisted, since its end may not be durable yet.
+        let next = self.manifest_without(inputs, &manifest.1);
         let prepared = copied.and_then(|()| {
             outputs.iter().try_for_each(|output| output.sync())?;
             // Rule 3. The log's own new directory entries are synced with it.
@@ -240,7 +301,7 @@ impl Compactor {
             prepared?;
             return Ok(false);
         }
-        self.edit(manifest, inputs)?;
+        self.edit(manifest, next)?;
         self.segments.publish();
         for moved in &copying.moves {
             self.relocate(moved);
@@ -251,11 +312,11 @@ impl Compactor {
         Ok(true)
     }
 
-    /// Writes the manifest without `inputs`: the instant at which the compaction happens.
-    fn edit(&self, manifest: &mut (u64, Manifest), inputs: &[Arc<Segment>]) -> Result<()> {
+    /// The manifest of this moment, without `inputs`.
+    fn manifest_without(&self, inputs: &[Arc<Segment>], current: &Manifest) -> Manifest {
         let now = self.segments.snapshot();
         let is_input = |id| inputs.iter().any(|input| input.header.id == id);
-        let mut next = manifest.1.clone();
+        let mut next = current.clone();
         next.segments.clear();
         next.log_from = now.next_id.get();
         next.log_after = now.seqno.get();
@@ -274,13 +335,22 @@ impl Compactor {
                 next.segments.push(ListedSegment { id: id.get(), bytes: segment.len() });
             }
         }
+        next
+    }
+
+    /// Writes the manifest `next`: the instant at which the compaction happens.
+    fn edit(&self, manifest: &mut (u64, Manifest), next: Manifest) -> Result<()> {
         let previous = names::manifest(&self.dir, manifest.0);
         // If this fails, either manifest may count at the next open; both are right as long as
         // neither inputs nor outputs go, and the next edit lists them all.
         manifest.0 += 1;
         next.write(&*self.disk, &self.dir, manifest.0)?;
         manifest.1 = next;
-        self.disk.remove(&previous)
+        if let Err(error) = self.disk.remove(&previous) {
+            // It has happened all the same; the next open removes the file.
+            log::warn!("a manifest that no longer counts stays: {error}");
+        }
+        Ok(())
     }
 
     fn relocate(&self, moved: &Move) {
@@ -433,7 +503,7 @@ impl<'a> Copying<'a> {
     /// Seals the current output, if there is one. After a failure too, so that it can be removed.
     fn finish(&mut self) -> Result<()> {
         let flushed = self.flush();
-        if let Some(writer) = self.writer.take() {
+        if let Some(mut writer) = self.writer.take() {
             self.outputs.push(Arc::clone(writer.segment()));
             flushed?;
             writer.seal().map_err(|failed| failed.error)?;

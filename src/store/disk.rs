@@ -21,6 +21,11 @@
 //! This file interprets no bytes and knows no names.
 #![expect(unsafe_code, reason = "slices of mapped files, and prefetching from them")]
 
+#[cfg(test)]
+pub(super) mod failing;
+#[cfg(test)]
+pub(super) mod modelled;
+
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::FileExt;
@@ -52,6 +57,8 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn remove(&self, path: &Path) -> Result<()>;
     /// Removes `dir`, which is empty.
     fn remove_dir(&self, dir: &Path) -> Result<()>;
+    /// Creates a file that takes up `bytes` of room and holds nothing.
+    fn hold_space(&self, path: &Path, bytes: u64) -> Result<()>;
     /// Makes the entries of `dir` durable.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
     /// Takes the lock at `path`, or says who has it.
@@ -159,6 +166,21 @@ impl Disk for RealDisk {
         fs::remove_dir(dir).map_err(|source| KvsError::io("remove", dir, source))
     }
 
+    fn hold_space(&self, path: &Path, bytes: u64) -> Result<()> {
+        let file = self.create(path)?;
+        let zeros = [0; 1 << 12];
+        // Written, not only made longer: a hole takes up nothing.
+        let filled = (0..bytes).step_by(zeros.len()).try_for_each(|offset| {
+            let left = usize::try_from(bytes - offset).unwrap_or(zeros.len());
+            file.write_at(zeros.get(..left).unwrap_or(&zeros), offset)
+        });
+        filled.inspect_err(|_| {
+            if let Err(error) = self.remove(path) {
+                log::warn!("an unfinished file stays: {error}");
+            }
+        })
+    }
+
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         File::open(dir)
             .and_then(|dir| dir.sync_all())
@@ -187,9 +209,10 @@ impl Disk for RealDisk {
         }
         // The content is for people and error messages; the lock itself is the kernel's.
         let pid = format!("{}\n", std::process::id());
-        file.set_len(0)
-            .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
-            .map_err(|source| KvsError::io("write", path, source))?;
+        if let Err(error) = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0)) {
+            // A store on a full disk opens.
+            log::warn!("{} does not say who holds it: {error}", path.display());
+        }
         Ok(Box::new(RealLock { _file: file }))
     }
 
@@ -416,7 +439,9 @@ impl LogWriter {
             assert!(end <= capacity, "the caller keeps within the capacity it asked for");
         }
         if let Err(error) = log.file.write_at(bytes, start) {
-            let undone = log.file.set_len(start).is_ok();
+            // The cut is made durable: after a power loss, sectors of the failed bytes must not
+            // turn up among those that are written over them.
+            let undone = log.file.set_len(start).and_then(|()| log.file.sync()).is_ok();
             return Err(AppendError { error, undone });
         }
         // Release: pairs with the Acquire in `LogFile::len`: who sees the length sees the bytes,

@@ -4,6 +4,7 @@
 //! LOCK                  held by the process that has the store open; says its pid
 //! MANIFEST-7            which segments are live; the highest valid number wins
 //! seg-0000000012.log    one segment
+//! RESERVE               room that is given up when the disk is full
 //! lost+found/           crash tails that recovery cut off, kept for a person to look at
 //! ```
 //! Anything else is not ours: it is never read, and never removed.
@@ -60,6 +61,10 @@ pub(crate) fn manifest(dir: &Path, n: u64) -> PathBuf {
 
 pub(crate) fn lock(dir: &Path) -> PathBuf {
     dir.join("LOCK")
+}
+
+pub(crate) fn reserve(dir: &Path) -> PathBuf {
+    dir.join("RESERVE")
 }
 
 pub(crate) fn lost_and_found(dir: &Path) -> PathBuf {

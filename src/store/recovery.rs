@@ -55,12 +55,19 @@ pub(crate) struct Recovered {
 /// Opens the store in `dir`, which is locked and was checked by [`check_dir`], or makes one.
 pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Recovered> {
     let files = disk.list(dir)?;
-    let (number, manifest) = match Manifest::find(&**disk, dir, &files)? {
-        Some(_) if options.exclusive => {
+    let (number, manifest) = match Manifest::find(&**disk, dir, &files) {
+        Ok(Some(_)) if options.exclusive => {
             return Err(KvsError::StoreExists { path: dir.to_path_buf() });
         }
-        Some(found) => found,
-        None => (1, new_store(&**disk, dir)?),
+        Ok(Some((number, manifest))) => {
+            let numbers = Manifest::numbers(&files);
+            (make_durable(&**disk, dir, &manifest, number, &numbers)?, manifest)
+        }
+        Ok(None) => new_store(&**disk, dir, &files, options)?,
+        Err(KvsError::Corrupt { .. }) if is_unborn(&files) => {
+            new_store(&**disk, dir, &files, options)?
+        }
+        Err(error) => return Err(error),
     };
     let mut recovery =
         Recovery { disk: Arc::clone(disk), dir: dir.to_path_buf(), manifest, number, tails_cut: 0 };
@@ -90,11 +97,47 @@ pub(crate) fn check_dir(disk: &dyn Disk, dir: &Path, options: &Options) -> Resul
     if options.create { Ok(()) } else { Err(KvsError::NoStore { path }) }
 }
 
-/// Writes the first manifest of a store.
-fn new_store(disk: &dyn Disk, dir: &Path) -> Result<Manifest> {
+/// Makes the manifest that was read durable before anything is done on the strength of it: a killed
+/// process may have left it in the page cache only. Beside others it is written anew, because one
+/// whose sync failed would be taken for clean. Returns its number.
+fn make_durable(
+    disk: &dyn Disk,
+    dir: &Path,
+    manifest: &Manifest,
+    number: u64,
+    numbers: &[u64],
+) -> Result<u64> {
+    if let [highest, _, ..] = numbers {
+        manifest.write(disk, dir, highest + 1)?;
+        return Ok(highest + 1);
+    }
+    disk.open(&names::manifest(dir, number))?.sync()?;
+    disk.sync_dir(dir)?;
+    Ok(number)
+}
+
+/// Whether a crash came while the store was being made: there is its first manifest, which is not
+/// valid, and nothing it could list.
+fn is_unborn(files: &[OsString]) -> bool {
+    Manifest::numbers(files) == [1] && !files.iter().any(|name| segment_id(name).is_some())
+}
+
+/// Writes the first manifest of a store, in place of one that is not whole.
+fn new_store(
+    disk: &dyn Disk,
+    dir: &Path,
+    files: &[OsString],
+    options: &Options,
+) -> Result<(u64, Manifest)> {
+    if !options.create {
+        return Err(KvsError::NoStore { path: dir.to_path_buf() });
+    }
+    if !Manifest::numbers(files).is_empty() {
+        disk.remove(&names::manifest(dir, 1))?;
+    }
     let manifest = Manifest::new(disk.random(), disk.random());
     manifest.write(disk, dir, 1)?;
-    Ok(manifest)
+    Ok((1, manifest))
 }
 
 fn segment_id(name: &OsString) -> Option<SegmentId> {
@@ -125,7 +168,16 @@ struct LogEnd {
 impl Recovery {
     /// Removes what a crash left behind: outputs of a compaction that did not happen, inputs of
     /// one that did, manifests that no longer count. Returns the unlisted logs, oldest first.
+    ///
+    /// Nothing is removed if something that is listed is missing: what looks like a leftover may
+    /// then be all there is.
     fn remove_leftovers(&self, files: &[OsString]) -> Result<Vec<SegmentId>> {
+        for listed in &self.manifest.segments {
+            let path = self.path(SegmentId::new(listed.id));
+            if !self.disk.exists(&path) {
+                return Err(KvsError::corrupt(&path, 0, "the manifest lists it; it is missing"));
+            }
+        }
         for n in Manifest::numbers(files).into_iter().filter(|n| *n != self.number) {
             self.disk.remove(&names::manifest(&self.dir, n))?;
         }
@@ -177,7 +229,8 @@ impl Recovery {
             }
             let end = walk_to_end(&log)?;
             if end.torn {
-                self.check_not_durable(&[*id], end.offset, end.footer.seqno_max.next())?;
+                let first_lost = end.footer.seqno_max.next();
+                self.check_not_durable(this_and_later, end.offset, first_lost)?;
             }
             let salt = log.header.salt;
             drop(log);
@@ -284,9 +337,6 @@ impl Recovery {
         let mut opened = Vec::new();
         for listed in &self.manifest.segments {
             let path = self.path(SegmentId::new(listed.id));
-            if !self.disk.exists(&path) {
-                return Err(KvsError::corrupt(&path, 0, "the manifest lists it; it is missing"));
-            }
             let segment = segments.open(SegmentId::new(listed.id))?;
             if segment.len() != listed.bytes || segment.footer().is_none() {
                 let what = "the file does not end as the manifest says";
@@ -318,7 +368,6 @@ impl Recovery {
     fn list(&mut self, next_id: SegmentId, last: Seqno) -> Result<()> {
         let log_from = self.manifest.log_from;
         if self.manifest.segments.iter().any(|listed| listed.id >= log_from) {
-            self.disk.sync_dir(&self.dir)?;
             self.manifest.log_from = next_id.get();
             self.manifest.log_after = last.get();
             self.manifest.write(&*self.disk, &self.dir, self.number + 1)?;
@@ -349,10 +398,10 @@ fn vouches(log: &Segment, from: u64, lost: Seqno) -> Result<bool> {
 }
 
 /// Walks a log to its first byte that is no record. An unfinished batch does not count.
+///
+/// A footer at the end proves nothing: rotation does not wait for the disk, so after a power loss
+/// the footer may be there and records before it may not.
 fn walk_to_end(log: &Segment) -> Result<LogEnd> {
-    if let Some(footer) = log.footer() {
-        return Ok(LogEnd { offset: log.len(), footer, sealed: true, torn: false });
-    }
     let before = log.header.seqno_before;
     let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
     let mut end = HEADER_LEN;
@@ -360,6 +409,14 @@ fn walk_to_end(log: &Segment) -> Result<LogEnd> {
     let mut open_batch = 0;
     let mut scan = log.scan();
     while let Step::Record { offset, record } = scan.step()? {
+        if record.kind == Kind::Footer {
+            let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
+            let is_last = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+            if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
+                return Ok(LogEnd { offset: log.len(), footer, sealed: true, torn: false });
+            }
+            break;
+        }
         let is_write = matches!(record.kind, Kind::Put | Kind::Tombstone);
         open_batch += u64::from(is_write);
         // A record that does not follow on was not written after the one before: the log ended.

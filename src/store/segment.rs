@@ -416,8 +416,9 @@ impl SegmentWriter {
         summary.record_count += 1;
     }
 
-    /// Appends the footer. The segment never changes again.
-    pub(crate) fn seal(mut self) -> Result<Arc<Segment>, AppendError> {
+    /// Appends the footer. The segment never changes again. After an error that was undone, it can
+    /// be appended to as before.
+    pub(crate) fn seal(&mut self) -> Result<(), AppendError> {
         let before = self.segment.header.seqno_before;
         let footer = self.summary.unwrap_or(Footer {
             seqno_min: before,
@@ -427,7 +428,7 @@ impl SegmentWriter {
         let bytes = footer.encode(self.segment.len(), self.segment.header.salt);
         self.writer.append(&bytes)?;
         *self.segment.footer.lock() = Some(footer);
-        Ok(self.segment)
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::store::disk::Disk;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::names;
 use crate::store::record::{Salt, Unverified};
+use crate::store::reserve::Reserve;
 use crate::store::segment::{Origin, Segment, SegmentHeader, SegmentWriter};
 use crate::sync::{
     self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal, pin,
@@ -31,6 +32,8 @@ pub(crate) struct Segments {
     dir: PathBuf,
     options: Options,
     store_id: u64,
+    /// Room for when the disk is full.
+    pub(crate) reserve: Reserve,
     /// By slot. Replaced, never edited.
     table: EpochCell<Table>,
     /// Held while the table is being replaced. Readers never take it.
@@ -105,6 +108,7 @@ impl Segments {
         seqno: Seqno,
     ) -> Self {
         Self {
+            reserve: Reserve::new(Arc::clone(&disk), &dir),
             disk,
             dir,
             options,

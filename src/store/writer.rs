@@ -53,6 +53,9 @@ const THROTTLE_BYTES: u64 = 64 << 10;
 /// ... wait this long, unless compaction gets done before: about 13 MB/s.
 const THROTTLE_WAIT: Duration = Duration::from_millis(5);
 
+/// A group longer than this does not get the reserve: it would leave little for removes (64 KiB).
+const RESERVE_USE_LEN_MAX: usize = 64 << 10;
+
 const OPEN: u8 = 0;
 /// What is queued is still done, and nothing more is taken.
 const CLOSING: u8 = 1;
@@ -267,6 +270,10 @@ impl Writer {
             POISONED => return Err(KvsError::Poisoned),
             _ => return Err(KvsError::Closed),
         }
+        let reserve = &self.segments.reserve;
+        if reserve.is_lent() && entries.iter().any(|entry| entry.draft.kind == Kind::Put) {
+            reserve.hold()?;
+        }
         let guard = pin();
         let [entry] = entries else {
             return self.stage_batch(lane, entries, grouped, &guard);
@@ -342,6 +349,15 @@ impl Writer {
 
     /// Seals the active segment, if there is one, and begins another with room for `entries`.
     fn rotate(&self, lane: &mut Lane, entries: &[Entry<'_>]) -> Result<()> {
+        match self.try_rotate(lane, entries) {
+            Err(KvsError::NoSpace { .. }) if self.segments.reserve.lend() => {
+                self.try_rotate(lane, entries)
+            }
+            done => done,
+        }
+    }
+
+    fn try_rotate(&self, lane: &mut Lane, entries: &[Entry<'_>]) -> Result<()> {
         self.seal(lane)?;
         let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
         let capacity = self.segments.seal_bytes().max(segment::capacity_for(len + MARK_LEN));
@@ -354,12 +370,16 @@ impl Writer {
     }
 
     fn seal(&self, lane: &mut Lane) -> Result<()> {
-        let Some(active) = lane.active.take() else { return Ok(()) };
-        active.seal().map(drop).map_err(|failed| {
-            // Even an undone footer leaves a log without one before the next log.
-            self.poison();
-            failed.error
-        })
+        let Some(active) = &mut lane.active else { return Ok(()) };
+        if let Err(AppendError { error, undone }) = active.seal() {
+            // Undone, it stays the active one: no log may follow one without a footer.
+            if !undone {
+                self.poison();
+            }
+            return Err(error);
+        }
+        lane.active = None;
+        Ok(())
     }
 
     /// Appends, syncs if asked to, and publishes what is staged.
@@ -374,19 +394,29 @@ impl Writer {
             }
             Ok(base)
         });
-        if let Ok(base) = appended {
-            self.publish(lane, base, last);
-        }
+        let published = appended.and_then(|base| {
+            self.publish(lane, base, last).inspect_err(|_| {
+                // It is in the log and not in the keydir; only an open puts that right.
+                self.poison();
+            })
+        });
         lane.clear();
         self.throttle(lane);
-        appended.map(drop)
+        published
     }
 
     /// Returns the offset at which the buffer was appended.
     fn append(&self, lane: &mut Lane, before: Seqno, last: Seqno) -> Result<u64> {
         let active = lane.active.as_mut().expect("staging made sure of a segment");
         let base = active.segment().len();
-        if let Err(AppendError { error, undone }) = active.append(&lane.buffer) {
+        let mut appended = active.append(&lane.buffer);
+        if let Err(AppendError { error: KvsError::NoSpace { .. }, undone: true }) = &appended
+            && lane.buffer.len() <= RESERVE_USE_LEN_MAX
+            && self.segments.reserve.lend()
+        {
+            appended = active.append(&lane.buffer);
+        }
+        if let Err(AppendError { error, undone }) = appended {
             if !undone {
                 self.poison();
             }
@@ -416,12 +446,13 @@ impl Writer {
         }
     }
 
-    fn publish(&self, lane: &Lane, base: u64, last: Seqno) {
+    /// Fails only if the disk does not say what a record is that may be replaced.
+    fn publish(&self, lane: &Lane, base: u64, last: Seqno) -> Result<()> {
         let segment = lane.active.as_ref().expect("just appended to").segment();
         let guard = pin();
         let mut pending = Vec::new();
         for staged in &lane.staged {
-            let removed_later = self.point(lane, staged, segment, base, &guard);
+            let removed_later = self.point(lane, staged, segment, base, &guard)?;
             if removed_later {
                 pending.push(staged);
             }
@@ -437,6 +468,7 @@ impl Writer {
                 change.remove(entry);
             }
         }
+        Ok(())
     }
 
     /// Points the keydir at one record. True if it is a tombstone whose entry is to be removed
@@ -448,21 +480,24 @@ impl Writer {
         segment: &Arc<Segment>,
         base: u64,
         guard: &Guard,
-    ) -> bool {
+    ) -> Result<bool> {
         let key = lane.key(staged);
         let location = segment.location(base + offset(staged.start));
         let change = self.keydir.change(staged.hash, guard);
         let mut scratch = Vec::new();
         let mut found = None;
         for entry in change.candidates() {
-            // A damaged record cannot be told to be this key's; it stays, and reads of it say so.
-            if let Ok(Look::Found(holder, record)) =
-                self.segments.look(entry.location, key, guard, &mut scratch)
-            {
-                // A length is believed only if its checksum holds.
-                let len = record.trusted_len(holder.header.salt, entry.location.offset());
-                found = Some((entry, holder, record.is_put(), len.unwrap_or(0)));
-                break;
+            match self.segments.look(entry.location, key, guard, &mut scratch) {
+                Ok(Look::Found(holder, record)) => {
+                    // A length is believed only if its checksum holds.
+                    let len = record.trusted_len(holder.header.salt, entry.location.offset());
+                    found = Some((entry, holder, record.is_put(), len.unwrap_or(0)));
+                    break;
+                }
+                // A damaged record cannot be told to be this key's; it stays, and reads of it say
+                // so. One that is only unreadable now could be, and would be read again later.
+                Ok(Look::Gone | Look::Other) | Err(KvsError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         match staged.kind {
@@ -481,12 +516,12 @@ impl Writer {
             (Kind::Put, None) => change.insert(location),
             (_, Some((entry, ..))) if staged.in_batch => {
                 change.replace(entry, location);
-                return true;
+                return Ok(true);
             }
             (_, Some((entry, ..))) => change.remove(entry),
             (_, None) => {}
         }
-        false
+        Ok(false)
     }
 
     /// Counts `key`, and keeps the order of keys, if it comes or goes. The lock of its shard is
@@ -517,6 +552,12 @@ impl Writer {
         self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|_| self.poison())
     }
 
+    /// As [`Writer::sync`], and the footers of sealed segments become durable too.
+    pub(crate) fn sync_sealed(&self) -> Result<()> {
+        self.check_open()?;
+        self.sync_all()
+    }
+
     /// Seals the active segment, so that it is never appended to again, and makes it durable.
     pub(crate) fn seal_active(&self) -> Result<()> {
         let mut lane = self.lane.lock();
@@ -543,7 +584,12 @@ impl Writer {
         let closed = match self.state() {
             CLOSED => return Ok(()),
             POISONED => Err(KvsError::Poisoned),
-            _ => self.seal(&mut lane).and_then(|()| self.sync_all()),
+            _ => {
+                if let Err(error) = self.seal(&mut lane) {
+                    log::warn!("{}: left without a footer: {error}", self.dir.display());
+                }
+                self.sync_all()
+            }
         };
         // Release: pairs with the Acquire in `state`.
         self.state.store(CLOSED, Ordering::Release);

@@ -40,7 +40,7 @@ const LAYERS: &[&[&str]] = &[
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
     &["store/old_logs"],
-    &["store/segment", "store/keydir", "store/key_order"],
+    &["store/segment", "store/keydir", "store/key_order", "store/reserve"],
     &["store/sift"],
     &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
     &["store/survey"],

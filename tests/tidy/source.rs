@@ -87,8 +87,8 @@ impl Source {
         if source.is_rust() || has_extension(path, "h") {
             let (code, strings) = without_comments_and_literals(text);
             source.live = without_test_items(&code);
-            if path.ends_with("/tests.rs") {
-                // A module of tests in a file of its own.
+            if path.ends_with("/tests.rs") || path.starts_with("src/") && path.contains("/tests/") {
+                // A module of tests in files of its own.
                 source.live = code.chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
             }
             let live = source.live.clone();

@@ -92,7 +92,7 @@ impl SyncLane {
         if self.durable() >= wanted { Ok(()) } else { self.round() }
     }
 
-    /// Makes everything durable, footers included. As [`SyncLane::sync_to`] otherwise.
+    /// Makes everything durable, footers included. What `is_poisoned` is for, `sync_to` says.
     pub(super) fn sync_all(&self, is_poisoned: &dyn Fn() -> bool) -> Result<()> {
         let _lane = self.lane.lock();
         if is_poisoned() {

@@ -1,0 +1,82 @@
+//! The reserve: a file that is given up when the disk is full.
+//!
+//! ```text
+//! held   RESERVE takes up 256 KiB                    everything works
+//!   |    an append, a rotation, a compaction or an open meets a full disk
+//!   v
+//! lent   no RESERVE; the room is for removes, compaction, closing and opening
+//!   |    before the next `set`, and after a compaction, it is made again
+//!   v
+//! held
+//! ```
+//! While it is lent, nothing that adds data is taken before the reserve could be made again: so the
+//! room it gave cannot be used up by what would fill the disk anew.
+//!
+//! The file holds zeros and is never synced: nothing but its size counts, and a short one is made
+//! anew. Any thread may call; `hold` and `lend` take a lock, `is_lent` does not.
+
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::store::disk::Disk;
+use crate::store::names;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+
+/// What the reserve takes up (256 KiB): room for some thousand removes, or for the copies of
+/// segments of which little is live.
+pub(crate) const RESERVE_BYTES: u64 = 256 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    lent: AtomicBool,
+    /// Held while the file is made or removed.
+    change: Mutex<()>,
+}
+
+impl Reserve {
+    /// A reserve in `dir` that counts as lent until [`Reserve::hold`].
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &std::path::Path) -> Self {
+        let path = names::reserve(dir);
+        Self { disk, path, lent: AtomicBool::new(true), change: Mutex::new(()) }
+    }
+
+    /// Whether data may be added only after [`Reserve::hold`].
+    pub(crate) fn is_lent(&self) -> bool {
+        // Relaxed: who sees it late meets the full disk once more.
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Makes the reserve, unless it is there.
+    pub(crate) fn hold(&self) -> Result<()> {
+        if !self.is_lent() {
+            return Ok(());
+        }
+        let _change = self.change.lock();
+        if self.disk.exists(&self.path) {
+            if self.disk.open(&self.path)?.len()? == RESERVE_BYTES {
+                // Relaxed: as in `is_lent`.
+                self.lent.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.disk.remove(&self.path)?;
+        }
+        self.disk.hold_space(&self.path, RESERVE_BYTES)?;
+        // Relaxed: as in `is_lent`.
+        self.lent.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Gives the room back; false if there was none to give.
+    pub(crate) fn lend(&self) -> bool {
+        let _change = self.change.lock();
+        // Relaxed: as in `is_lent`.
+        self.lent.store(true, Ordering::Relaxed);
+        let given = self.disk.exists(&self.path) && self.disk.remove(&self.path).is_ok();
+        if given {
+            log::warn!("the disk is full: {} is given up", self.path.display());
+        }
+        given
+    }
+}

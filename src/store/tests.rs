@@ -1,0 +1,178 @@
+//! The engine on disks that fail, lose power and run full: what no test from outside can arrange.
+//!
+//! A history is a list of steps. Running it keeps beside the store what the store must hold: the
+//! state after each write. What a store holds later is compared with those states as a whole.
+
+mod failures;
+mod full_disk;
+mod power_loss;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::engine::KvsEngine;
+use crate::error::Result;
+use crate::options::{Durability, Options};
+use crate::store::KvStore;
+use crate::store::disk::Disk;
+use crate::sync::{Arc, Mutex};
+use crate::write_batch::WriteBatch;
+
+/// What a store holds.
+type Content = BTreeMap<&'static str, Vec<u8>>;
+
+const KEYS: [&str; 6] = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff"];
+
+/// Where stores of tests lie on disks in memory.
+const DIR: &str = "/store";
+
+/// One step of a history. Values are told apart by the number of the write, and have a length.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Set(usize, usize),
+    Remove(usize),
+    /// For each key a length, or nothing to remove it.
+    Batch(&'static [(usize, Option<usize>)]),
+    Sync,
+    Compact,
+    /// Closes the store and opens it again.
+    Reopen,
+}
+
+use Step::{Batch, Compact, Remove, Reopen, Set, Sync};
+
+/// Everything that touches files, in every order that has been thought of.
+const HISTORY: &[Step] = &[
+    Set(0, 100),
+    Set(1, 300),
+    Sync,
+    Set(0, 90),
+    Batch(&[(2, Some(200)), (1, None), (3, Some(700))]),
+    Remove(0),
+    Set(4, 600),
+    Set(2, 10),
+    Compact,
+    Set(0, 5),
+    Batch(&[(4, Some(400)), (5, Some(400)), (0, Some(400))]),
+    Set(3, 0),
+    Sync,
+    Compact,
+    Remove(5),
+    Set(1, 900),
+    Reopen,
+    Set(1, 30),
+    Batch(&[(0, None), (1, Some(1200)), (2, None)]),
+    Set(2, 800),
+    Compact,
+    Remove(3),
+    Set(3, 60),
+    Sync,
+    Set(5, 1),
+    Compact,
+    Set(5, 2),
+];
+
+/// Without tombstones, compaction leaves sealed segments alone in which nothing is dead, among them
+/// one whose records are durable while its footer is not.
+const OVERWRITES: &[Step] = &[
+    Set(0, 900),
+    Set(1, 900),
+    Set(0, 700),
+    Set(2, 900),
+    Set(3, 900),
+    Sync,
+    Compact,
+    Set(4, 900),
+    Set(3, 10),
+    Compact,
+    Set(1, 10),
+    Set(2, 10),
+    Sync,
+    Compact,
+];
+
+fn options(durability: Durability) -> Options {
+    Options::new()
+        .durability(durability)
+        .auto_compaction(false)
+        .segment_bytes_min(1 << 10)
+        .segment_bytes_max(4 << 10)
+}
+
+fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<KvStore> {
+    KvStore::open_on(disk, dir.to_path_buf(), options.clone())
+}
+
+/// The value that write number `number` gives to a key: no two are the same.
+fn value(number: usize, len: usize) -> Vec<u8> {
+    let mut value = format!("{number}:").into_bytes();
+    let stamp = value.clone();
+    value.extend(stamp.iter().cycle().take(len));
+    value
+}
+
+/// Does `step`, as write number `number` if it is one; `Reopen` is not done here.
+fn do_step(store: &KvStore, step: Step, number: usize) -> Result<()> {
+    match step {
+        Set(key, len) => store.set_bytes(KEYS[key].as_bytes(), &value(number, len)),
+        Remove(key) => store.remove_bytes(KEYS[key].as_bytes()),
+        Batch(ops) => {
+            let mut batch = WriteBatch::new();
+            for (key, len) in ops {
+                match len {
+                    Some(len) => batch.set(KEYS[*key].as_bytes(), &value(number, *len)),
+                    None => batch.remove(KEYS[*key].as_bytes()),
+                };
+            }
+            store.apply(&batch)
+        }
+        Sync => store.sync(),
+        Compact => store.compact(),
+        Reopen => Ok(()),
+    }
+}
+
+/// What `content` is after `step`; `None` if it is not a write.
+fn after(content: &Content, step: Step, number: usize) -> Option<Content> {
+    let mut next = content.clone();
+    let mut put = |key: usize, len: Option<usize>| match len {
+        Some(len) => drop(next.insert(KEYS[key], value(number, len))),
+        None => drop(next.remove(KEYS[key])),
+    };
+    match step {
+        Set(key, len) => put(key, Some(len)),
+        Remove(key) => put(key, None),
+        Batch(ops) => ops.iter().for_each(|(key, len)| put(*key, *len)),
+        Sync | Compact | Reopen => return None,
+    }
+    Some(next)
+}
+
+/// Everything in `store`.
+fn content(store: &KvStore) -> Result<Content> {
+    let mut content = Content::new();
+    for key in KEYS {
+        if let Some(value) = store.get_bytes(key.as_bytes())? {
+            content.insert(key, value.to_vec());
+        }
+    }
+    assert_eq!(store.len()?, u64::try_from(content.len()).unwrap(), "keys are counted");
+    Ok(content)
+}
+
+/// A number from the environment, for longer runs, or `default`.
+fn from_environment(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A small generator of random numbers, the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}

@@ -1,0 +1,307 @@
+//! Calls to the disk fail: the first, the second, and so on until a history runs clean.
+//!
+//! Whatever fails and however: nothing panics or hangs; reads on the same handle are right or say
+//! what the disk said; writes work or say why not; and when the disk is well again the store opens
+//! and holds every write that was acknowledged, and of the others each wholly or not at all.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::error::KvsError;
+use crate::store::disk::RealDisk;
+use crate::store::disk::failing::{Call, FailingDisk, Fault};
+use crate::store::disk::modelled::{Lost, ModelledDisk};
+
+/// Writes that may fail in one run with their outcome unknown: each doubles what may be.
+const UNKNOWN_MAX: usize = 8;
+
+fn changes(call: Call) -> bool {
+    !matches!(call, Call::Read | Call::Len | Call::Map | Call::Open | Call::List | Call::Lock)
+}
+
+fn takes_space(call: Call) -> bool {
+    matches!(call, Call::Create | Call::CreateDir | Call::Write)
+}
+
+fn takes_a_descriptor(call: Call) -> bool {
+    use Call::{Create, List, Lock, Map, Open, SyncDir};
+    matches!(call, Create | List | Lock | Map | Open | SyncDir)
+}
+
+fn reads(call: Call) -> bool {
+    matches!(call, Call::Read | Call::Len)
+}
+
+fn writes(call: Call) -> bool {
+    call == Call::Write
+}
+
+const fn fault(code: i32, chosen: fn(Call) -> bool) -> Fault {
+    Fault { code, half: false, sticky: false, chosen }
+}
+
+const FAULTS: &[Fault] = &[
+    fault(libc::EIO, changes),
+    fault(libc::EINTR, changes),
+    fault(libc::ENOSPC, takes_space),
+    fault(libc::EDQUOT, takes_space),
+    fault(libc::EFBIG, writes),
+    fault(libc::EMFILE, takes_a_descriptor),
+    fault(libc::ENOMEM, takes_a_descriptor),
+    fault(libc::EROFS, changes),
+    fault(libc::EIO, reads),
+    Fault { half: true, ..fault(libc::EIO, reads) },
+    Fault { half: true, ..fault(libc::EIO, writes) },
+    Fault { half: true, ..fault(libc::ENOSPC, writes) },
+];
+
+/// What a store holds and may hold, beside the store.
+struct Watched {
+    disk: FailingDisk,
+    options: Options,
+    dir: std::path::PathBuf,
+    /// What reads of the open store say.
+    live: Content,
+    /// What the store may hold when it is opened again.
+    possible: BTreeSet<Content>,
+    unknown: usize,
+    /// A full disk alone does not poison.
+    may_poison: bool,
+}
+
+impl Watched {
+    fn new(below: Arc<dyn Disk>, dir: &Path, options: Options) -> Self {
+        Self {
+            disk: FailingDisk::new(below),
+            options,
+            dir: dir.to_path_buf(),
+            live: Content::new(),
+            possible: BTreeSet::from([Content::new()]),
+            unknown: 0,
+            may_poison: true,
+        }
+    }
+
+    /// Opens the store; what fails must say so, and work when the disk is well.
+    fn open(&mut self) -> KvStore {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let store = open(&disk, &self.dir, &self.options).unwrap_or_else(|error| {
+            check_typed(&error);
+            self.disk.heal();
+            open(&disk, &self.dir, &self.options).unwrap()
+        });
+        let found = (0..2).find_map(|_| match content(&store) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                check_typed(&error);
+                self.disk.heal();
+                None
+            }
+        });
+        let found = found.expect("a disk that is well is read");
+        assert!(self.possible.contains(&found), "{found:?} of {:?}", self.possible);
+        self.possible = BTreeSet::from([found.clone()]);
+        self.live = found;
+        store
+    }
+
+    fn write(&mut self, store: &KvStore, step: Step, number: usize) {
+        let outcome = do_step(store, step, number);
+        let all_after = |contents: &BTreeSet<Content>| -> BTreeSet<Content> {
+            contents.iter().filter_map(|content| after(content, step, number)).collect()
+        };
+        match outcome {
+            Ok(()) => {
+                if let Some(next) = after(&self.live, step, number) {
+                    self.live = next;
+                    self.possible = all_after(&self.possible);
+                }
+            }
+            Err(KvsError::KeyNotFound) => {
+                assert!(matches!(step, Remove(key) if !self.live.contains_key(KEYS[key])));
+            }
+            Err(KvsError::Poisoned) => assert!(self.may_poison, "write {number}"),
+            Err(error) => {
+                check_typed(&error);
+                let mut after = all_after(&self.possible);
+                self.unknown += usize::from(!after.is_empty());
+                self.possible.append(&mut after);
+            }
+        }
+    }
+
+    fn check_reads(&self, store: &KvStore) {
+        for key in KEYS {
+            match store.get_bytes(key.as_bytes()) {
+                Ok(found) => {
+                    assert_eq!(found.as_deref(), self.live.get(key).map(|v| &v[..]), "{key}");
+                }
+                Err(error) => check_typed(&error),
+            }
+        }
+    }
+
+    fn run(&mut self, history: &[Step]) {
+        let mut store = self.open();
+        for (number, step) in history.iter().enumerate() {
+            if let Reopen = step {
+                store.close().unwrap_or_else(|error| check_typed(&error));
+                drop(store);
+                store = self.open();
+            } else {
+                self.write(&store, *step, number);
+            }
+            self.check_reads(&store);
+            if self.unknown > UNKNOWN_MAX {
+                break;
+            }
+        }
+        drop(store);
+        self.disk.heal();
+        let store = self.open();
+        store.set_bytes(b"a", b"again").unwrap();
+        store.compact().unwrap();
+        store.close().unwrap();
+    }
+}
+
+/// What a failing disk may be answered with.
+#[track_caller]
+fn check_typed(error: &KvsError) {
+    let typed =
+        matches!(error, KvsError::Io { .. } | KvsError::NoSpace { .. } | KvsError::Poisoned);
+    assert!(typed, "{error:?}");
+}
+
+/// Runs `history` with the first chosen call failing, then the second, until none is left.
+fn check_every_failure(
+    make: &dyn Fn() -> Watched,
+    history: &[Step],
+    fault: Fault,
+    step: usize,
+) -> usize {
+    for pass in (0..).step_by(step) {
+        let mut watched = make();
+        watched.disk.fail_after(pass, fault);
+        watched.may_poison = ![libc::ENOSPC, libc::EDQUOT].contains(&fault.code);
+        watched.run(history);
+        if watched.disk.struck() == 0 {
+            return usize::try_from(pass).unwrap() / step;
+        }
+    }
+    unreachable!("a history ends")
+}
+
+fn in_memory(durability: Durability) -> Watched {
+    Watched::new(Arc::new(ModelledDisk::default()), Path::new(DIR), options(durability))
+}
+
+#[test]
+fn every_failing_call_is_survived() {
+    // Every call in longer runs; otherwise some, others for each fault.
+    let soak = from_environment("KVS_POWER_STATES", 0) > 0;
+    let mut points = 0;
+    for fault in FAULTS {
+        for sticky in [false, true] {
+            let fault = Fault { sticky, ..*fault };
+            let stride = match (fault.chosen)(Call::Read) {
+                _ if soak => 1,
+                true => 17,
+                false => 2,
+            };
+            for durability in [Durability::Os, Durability::Sync] {
+                let make = || in_memory(durability);
+                points += check_every_failure(&make, HISTORY, fault, stride);
+            }
+        }
+    }
+    assert!(points > 500, "{points}");
+}
+
+#[test]
+fn every_failing_call_is_survived_on_real_files() {
+    for fault in [fault(libc::EIO, changes), fault(libc::ENOMEM, |call| call == Call::Map)] {
+        for sticky in [false, true] {
+            let dirs = Mutex::new(Vec::new());
+            let make = || {
+                let dir = tempfile::tempdir().unwrap();
+                let disk = Arc::new(RealDisk);
+                let watched =
+                    Watched::new(disk, &dir.path().join("store"), options(Durability::Os));
+                dirs.lock().push(dir);
+                watched
+            };
+            check_every_failure(&make, OVERWRITES, Fault { sticky, ..fault }, 5);
+        }
+    }
+}
+
+/// A disk, a store on it, and the way to make it fail.
+fn failing_store(durability: Durability) -> (FailingDisk, KvStore) {
+    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let store = open(&shared, Path::new(DIR), &options(durability)).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    (disk, store)
+}
+
+#[test]
+fn a_failed_append_that_is_undone_is_an_error_and_no_more() {
+    for half in [false, true] {
+        let (disk, store) = failing_store(Durability::Os);
+        disk.fail_after(0, Fault { half, ..fault(libc::EIO, writes) });
+        let error = store.set_bytes(b"a", b"2").unwrap_err();
+        assert_eq!(error.os_error(), Some(libc::EIO));
+        assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+        store.set_bytes(b"a", b"3").unwrap();
+        store.sync().unwrap();
+        assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"3"[..]));
+    }
+}
+
+#[test]
+fn a_failed_append_that_cannot_be_undone_poisons() {
+    for undo in [Call::SetLen, Call::Sync] {
+        let (disk, store) = failing_store(Durability::Os);
+        let chosen = match undo {
+            Call::SetLen => |call| matches!(call, Call::Write | Call::SetLen),
+            _ => |call| matches!(call, Call::Write | Call::Sync),
+        };
+        disk.fail_after(0, Fault { half: true, sticky: true, ..fault(libc::EIO, chosen) });
+        store.set_bytes(b"a", &[2; 100]).unwrap_err();
+        disk.heal();
+        assert!(matches!(store.set_bytes(b"a", b"3"), Err(KvsError::Poisoned)), "{undo:?}");
+        assert!(matches!(store.sync(), Err(KvsError::Poisoned)), "{undo:?}");
+        assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    }
+}
+
+/// The kernel reports a failed write-back once and takes the pages for clean: a second `fdatasync`
+/// that reports success would be a lie.
+#[test]
+fn a_failed_sync_is_never_followed_by_a_good_one() {
+    for lost in [Lost::Unseen, Lost::Seen] {
+        for durability in [Durability::Os, Durability::Sync] {
+            let model = ModelledDisk::default();
+            let disk: Arc<dyn Disk> = Arc::new(model.clone());
+            let store = open(&disk, Path::new(DIR), &options(durability)).unwrap();
+            store.set_bytes(b"a", b"1").unwrap();
+            store.sync().unwrap();
+            model.fail_next_sync(lost);
+            let failed = store.set_bytes(b"b", b"2").and_then(|()| store.sync());
+            assert_eq!(failed.unwrap_err().os_error(), Some(libc::EIO));
+            for _ in 0..3 {
+                assert!(matches!(store.sync(), Err(KvsError::Poisoned)));
+                assert!(matches!(store.set_bytes(b"c", b"3"), Err(KvsError::Poisoned)));
+                assert!(matches!(store.compact(), Err(KvsError::Poisoned)));
+            }
+            assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+            assert!(matches!(store.close(), Err(KvsError::Poisoned)));
+            drop(store);
+            let store = open(&disk, Path::new(DIR), &options(durability)).unwrap();
+            assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+            store.set_bytes(b"b", b"4").unwrap();
+            store.sync().unwrap();
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The disk is full: nothing acknowledged is lost, everything is read, removes and compaction
+//! work, and writing goes on when there is room.
+//!
+//! On a disk in memory with a limit, and on a small tmpfs where this process may mount one.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::*;
+use crate::error::KvsError;
+use crate::store::disk::RealDisk;
+use crate::store::disk::modelled::ModelledDisk;
+
+/// Size of the disk (4 MiB): many segments, and many times the reserve.
+const DISK_BYTES: usize = 4 << 20;
+
+fn key(number: usize) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+fn filler(number: usize) -> Vec<u8> {
+    value(number, 1000 + number % 7 * 100)
+}
+
+#[track_caller]
+fn check_full(outcome: &Result<()>) {
+    assert!(matches!(outcome, Err(KvsError::NoSpace { .. })), "{outcome:?}");
+}
+
+#[track_caller]
+fn check_holds(store: &KvStore, numbers: impl Iterator<Item = usize>) {
+    let mut count = 0;
+    for number in numbers {
+        let found = store.get_bytes(&key(number)).unwrap();
+        assert_eq!(found.as_deref(), Some(&*filler(number)), "{number}");
+        count += 1;
+    }
+    assert_eq!(store.len().unwrap(), count);
+}
+
+/// Sets keys from `from` on until the disk is full; the first that was refused.
+fn fill(store: &KvStore, from: usize) -> usize {
+    let fits = |number: &usize| match store.set_bytes(&key(*number), &filler(*number)) {
+        Ok(()) => true,
+        Err(KvsError::NoSpace { .. }) => false,
+        Err(other) => panic!("{other:?}"),
+    };
+    (from..from + DISK_BYTES).find(|number| !fits(number)).expect("a disk ends")
+}
+
+fn check_full_disk(disk: &Arc<dyn Disk>, dir: &Path, durability: Durability) {
+    let options = options(durability).segment_bytes_min(32 << 10).segment_bytes_max(64 << 10);
+    let store = open(disk, dir, &options).unwrap();
+    let count = fill(&store, 0);
+    assert!(count > 2000, "only {count} values fit");
+    // Full stays full, for whatever adds data, however small.
+    for _ in 0..3 {
+        check_full(&store.set_bytes(b"one more", b""));
+    }
+    check_holds(&store, 0..count);
+    store.sync().unwrap();
+
+    // It can be closed and opened.
+    store.close().unwrap();
+    drop(store);
+    let store = open(disk, dir, &options).unwrap();
+    check_holds(&store, 0..count);
+
+    // Removes work, and what they free can be given back.
+    let is_kept = |number: &usize| number.is_multiple_of(10);
+    for number in (0..count).filter(|number| !is_kept(number)) {
+        store.remove_bytes(&key(number)).unwrap();
+    }
+    check_holds(&store, (0..count).filter(is_kept));
+    store.compact().unwrap();
+    check_holds(&store, (0..count).filter(is_kept));
+    let stats = store.stats();
+    assert!(stats.total_bytes < 2 * stats.live_bytes, "{stats:?}");
+
+    // Writing goes on, until the disk is full again.
+    let end = fill(&store, count);
+    assert!(end > count + count / 2, "{end} after {count}");
+    check_holds(&store, (0..count).filter(is_kept).chain(count..end));
+    drop(store);
+    let store = open(disk, dir, &options).unwrap();
+    check_holds(&store, (0..count).filter(is_kept).chain(count..end));
+}
+
+#[test]
+fn a_full_disk_refuses_new_data_and_nothing_else() {
+    for durability in [Durability::Os, Durability::Sync] {
+        let model = ModelledDisk::default();
+        model.limit(DISK_BYTES);
+        let disk: Arc<dyn Disk> = Arc::new(model);
+        check_full_disk(&disk, Path::new(DIR), durability);
+    }
+}
+
+/// A file system of its own, taken away at the end.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(at: &Path) -> Option<Self> {
+        let size = format!("size={DISK_BYTES}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "kvs-test"])
+            .arg(at)
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_path_buf()))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "{} stays", self.0.display());
+    }
+}
+
+#[test]
+fn a_full_file_system_refuses_new_data_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mounted) = Tmpfs::mount(dir.path()) else {
+        eprintln!(
+            "NOT RUN on a file system: this process may not mount one; the test beside this \
+                   one does the same on a disk in memory"
+        );
+        return;
+    };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    check_full_disk(&disk, &mounted.0.join("store"), Durability::Sync);
+}
