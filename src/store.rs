@@ -34,13 +34,13 @@ mod verify;
 mod walk;
 mod writer;
 
+mod lookup;
 mod stats;
 mod upkeep;
 
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,33 +54,26 @@ pub use verify::{Damage, VerifyReport};
 use crate::engine::{KvsEngine, Update};
 use crate::error::{KvsError, Result};
 use crate::options::{
-    BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, ReadMode, VALUE_LEN_MAX, WriteOptions,
+    BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, VALUE_LEN_MAX, WriteOptions,
 };
 use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
-use crate::store::record::{BatchPlace, Draft, Kind, Record};
+use crate::store::lookup::lend;
+use crate::store::record::{Draft, Record};
 use crate::store::recovery::Recovered;
 use crate::store::reserve::Reserve;
 use crate::store::segment::Segment;
-use crate::store::segments::{Look, Segments};
+use crate::store::segments::Segments;
 use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
-use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal, pin};
+use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 
 /// How often compaction looks for files whose last reader has gone, while nothing wakes it.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-
-thread_local! {
-    /// What a positioned read reads into, kept from one read to the next.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Scratch space above this is given back after the read (1 MiB).
-const SCRATCH_KEPT_LEN_MAX: usize = 1 << 20;
 
 /// A store of ours: an append-only log with an index of 8 bytes a key in memory.
 ///
@@ -471,76 +464,6 @@ impl Core {
         walk::put_in_order(&self.keydir, &self.segments, &|| self.check_not_closed())
     }
 
-    /// Calls `read` with the verified record of `key` and where it is, or returns `None`.
-    #[inline]
-    fn find<R>(
-        &self,
-        key: &[u8],
-        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
-    ) -> Result<Option<R>> {
-        if self.options.read_mode == ReadMode::Mapped {
-            return self.find_in(key, &mut Vec::new(), read);
-        }
-        let mut scratch = SCRATCH.take();
-        let found = self.find_in(key, &mut scratch, read);
-        scratch.clear();
-        scratch.shrink_to(SCRATCH_KEPT_LEN_MAX);
-        SCRATCH.set(scratch);
-        found
-    }
-
-    #[inline]
-    fn find_in<R>(
-        &self,
-        key: &[u8],
-        scratch: &mut Vec<u8>,
-        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
-    ) -> Result<Option<R>> {
-        self.check_not_closed()?;
-        let hash = self.keydir.hash(key);
-        let guard = pin();
-        'lookup: loop {
-            let mut damage = None;
-            for location in self.keydir.candidates(hash, &guard) {
-                match self.segments.look(location, key, &guard, scratch) {
-                    // Compaction moved the record meanwhile: the keydir knows where to.
-                    Ok(Look::Gone) => continue 'lookup,
-                    Ok(Look::Other) => {}
-                    Ok(Look::Found(segment, record)) => {
-                        let record = segment.verify(record, location.offset())?;
-                        self.wait_until_published(&record)?;
-                        let is_put = record.kind == Kind::Put;
-                        return Ok(is_put.then(|| read(segment, location.offset(), &record)));
-                    }
-                    // Perhaps the key's, perhaps not: a readable record of the key is newer.
-                    Err(error) => damage = Some(error),
-                }
-            }
-            return damage.map_or(Ok(None), Err);
-        }
-    }
-
-    /// Waits until the batch that `record` belongs to is published as a whole: microseconds, and
-    /// only for a record that is being published at this instant.
-    #[inline]
-    fn wait_until_published(&self, record: &Record<'_>) -> Result<()> {
-        if record.place == BatchPlace::Alone {
-            return Ok(());
-        }
-        let mut spins = 0_u32;
-        while record.seqno > self.writer.published() {
-            spins += 1;
-            if spins < 100 {
-                std::hint::spin_loop();
-                continue;
-            }
-            // A writer that died half way through never publishes the rest.
-            self.writer.check_open()?;
-            thread::yield_now();
-        }
-        Ok(())
-    }
-
     fn write_one(&self, kind: OpKind, draft: Draft<'_>) -> Result<Outcome> {
         let entries = [Entry { hash: self.keydir.hash(draft.key), draft }];
         self.writer.write(&Op { kind, entries: &entries, sync: false })
@@ -598,17 +521,6 @@ impl Core {
         }
         Ok(entries)
     }
-}
-
-/// The value of `record`, which lies at `offset` of `segment`: lent if it is mapped.
-fn lend(segment: &Arc<Segment>, offset: u64, record: &Record<'_>) -> Value {
-    if !segment.is_mapped() {
-        return Value::from(record.value.to_vec());
-    }
-    let offset = usize::try_from(offset).expect("a mapped offset fits a usize");
-    let start = offset + record.value_start;
-    let lender: Arc<Segment> = Arc::clone(segment);
-    Value::lent(lender, start..start + record.value.len())
 }
 
 fn check_key(key: &[u8]) -> Result<()> {

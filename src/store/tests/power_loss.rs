@@ -264,7 +264,7 @@ fn check_found(checked: Result<usize, String>) {
 fn power_loss_leaves_a_prefix_with_everything_durable() {
     for durability in [Durability::Os, Durability::Sync] {
         for history in [HISTORY, OVERWRITES] {
-            check_found(Runner::new(durability, None).run(history).check(samples(16)));
+            check_found(Runner::new(durability, None).run(history).check(samples(8)));
         }
     }
 }
@@ -272,7 +272,7 @@ fn power_loss_leaves_a_prefix_with_everything_durable() {
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
     let run = Runner::new(Durability::Os, None).run(HISTORY);
-    check_found(run.check_twice(samples(4)));
+    check_found(run.check_twice(samples(2)));
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn every_sync_is_needed() {
             [Durability::Os, Durability::Sync].iter().any(|durability| {
                 let run = Runner::new(*durability, Some(omission)).run(history);
                 omitted += run.omitted;
-                run.check(samples(16)).is_err()
+                run.check(samples(8)).is_err()
             })
         });
         assert!(omitted > 0, "{omission:?}: there is no such sync");

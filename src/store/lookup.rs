@@ -1,0 +1,109 @@
+//! Lookup: from a key to its newest published record.
+//!
+//! Takes no lock and never waits for writers or compaction: an epoch is pinned, the keydir says
+//! where the record may be, and the record there is compared and verified. The one exception is a
+//! record of a batch that is being published at that very instant, for which it waits,
+//! microseconds.
+
+use std::cell::Cell;
+use std::thread;
+
+use crate::error::Result;
+use crate::options::ReadMode;
+use crate::store::Core;
+use crate::store::record::{BatchPlace, Kind, Record};
+use crate::store::segment::Segment;
+use crate::store::segments::Look;
+use crate::sync::{Arc, pin};
+use crate::value::Value;
+
+thread_local! {
+    /// What a positioned read reads into, kept from one read to the next.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Scratch space above this is given back after the read (1 MiB).
+const SCRATCH_KEPT_LEN_MAX: usize = 1 << 20;
+
+impl Core {
+    /// Calls `read` with the verified record of `key` and where it is, or returns `None`.
+    #[inline]
+    pub(super) fn find<R>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        if self.options.read_mode == ReadMode::Mapped {
+            return self.find_in(key, &mut Vec::new(), read);
+        }
+        let mut scratch = SCRATCH.take();
+        let found = self.find_in(key, &mut scratch, read);
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_KEPT_LEN_MAX);
+        SCRATCH.set(scratch);
+        found
+    }
+
+    #[inline]
+    fn find_in<R>(
+        &self,
+        key: &[u8],
+        scratch: &mut Vec<u8>,
+        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        self.check_not_closed()?;
+        let hash = self.keydir.hash(key);
+        let guard = pin();
+        'lookup: loop {
+            let mut damage = None;
+            for location in self.keydir.candidates(hash, &guard) {
+                match self.segments.look(location, key, &guard, scratch) {
+                    // Compaction moved the record meanwhile: the keydir knows where to.
+                    Ok(Look::Gone) => continue 'lookup,
+                    Ok(Look::Other) => {}
+                    Ok(Look::Found(segment, record)) => {
+                        let record = segment.verify(record, location.offset())?;
+                        self.wait_until_published(&record)?;
+                        let is_put = record.kind == Kind::Put;
+                        return Ok(is_put.then(|| read(segment, location.offset(), &record)));
+                    }
+                    // Perhaps the key's, perhaps not: a readable record of the key is newer.
+                    Err(error) => damage = Some(error),
+                }
+            }
+            return damage.map_or(Ok(None), Err);
+        }
+    }
+
+    /// Waits until the batch that `record` belongs to is published as a whole: microseconds, and
+    /// only for a record that is being published at this instant.
+    #[inline]
+    fn wait_until_published(&self, record: &Record<'_>) -> Result<()> {
+        if record.place == BatchPlace::Alone {
+            return Ok(());
+        }
+        let mut spins = 0_u32;
+        while record.seqno > self.writer.published() {
+            spins += 1;
+            if spins < 100 {
+                std::hint::spin_loop();
+                continue;
+            }
+            // A writer that died half way through never publishes the rest.
+            self.writer.check_open()?;
+            thread::yield_now();
+        }
+        Ok(())
+    }
+}
+
+/// The value of `record`, which lies at `offset` of `segment`: lent if it is mapped.
+pub(super) fn lend(segment: &Arc<Segment>, offset: u64, record: &Record<'_>) -> Value {
+    if !segment.is_mapped() {
+        return Value::from(record.value.to_vec());
+    }
+    let offset = usize::try_from(offset).expect("a mapped offset fits a usize");
+    let start = offset + record.value_start;
+    let lender: Arc<Segment> = Arc::clone(segment);
+    Value::lent(lender, start..start + record.value.len())
+}
