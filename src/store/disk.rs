@@ -19,7 +19,7 @@
 //! they are mapped is outside the contract; `ReadMode::Positioned` turns even that into an error.
 //!
 //! This file interprets no bytes and knows no names.
-#![expect(unsafe_code, reason = "slices of mapped files, and prefetching from them")]
+#![expect(unsafe_code, reason = "slices of mapped files")]
 
 #[cfg(test)]
 pub(super) mod failing;
@@ -396,24 +396,6 @@ impl LogFile {
         let len = usize::try_from(left).map_or(len, |left| left.min(len));
         buffer.resize(len, 0);
         self.file.read_at(buffer, offset)
-    }
-
-    /// Asks the processor to fetch the cache lines at `offset`, where a record is about to be
-    /// read. Harmless anywhere.
-    #[inline]
-    pub(crate) fn prefetch(&self, offset: u64) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(mapping) = &self.mapping {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let offset = usize::try_from(offset).unwrap_or(0);
-            for line in [0, 64, 128] {
-                let address = mapping.0.as_ptr().wrapping_add(offset + line).cast();
-                // SAFETY: a prefetch of any address has no effect but on the caches.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
     }
 }
 

@@ -236,11 +236,6 @@ impl Segment {
         self.log.sync()
     }
 
-    #[inline]
-    pub(crate) fn prefetch(&self, offset: u64) {
-        self.log.prefetch(offset);
-    }
-
     /// The record at `offset`. `scratch` holds it if it is not mapped.
     #[inline]
     pub(crate) fn record<'a>(

@@ -222,7 +222,6 @@ impl Segments {
         scratch: &'s mut Vec<u8>,
     ) -> Result<Look<'g, 's>> {
         let Some(segment) = self.get(location.slot(), guard) else { return Ok(Look::Gone) };
-        segment.prefetch(location.offset());
         let record = segment.record(location.offset(), scratch)?;
         if record.key() == key {
             return Ok(Look::Found(segment, record));
