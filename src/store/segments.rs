@@ -179,6 +179,10 @@ impl Segments {
     }
 
     /// Removes the files of retired segments that nobody can read any more; true if none is left.
+    ///
+    /// # Errors
+    ///
+    /// The last file that could not be removed; each of them is tried again by the next sweep.
     pub(crate) fn sweep(&self) -> Result<bool> {
         sync::collect_garbage();
         let mut unused = Vec::new();
@@ -195,10 +199,17 @@ impl Segments {
             }
             books.retired.is_empty()
         };
+        let mut removed = Ok(none_left);
         for segment in unused {
-            self.disk.remove(segment.path())?;
+            if let Err(error) = self.disk.remove(segment.path())
+                && self.disk.exists(segment.path())
+            {
+                // The next sweep tries again.
+                self.books.lock().retired.push(segment);
+                removed = Err(error);
+            }
         }
-        Ok(none_left)
+        removed
     }
 
     /// The segment in `slot`, unless it was retired.

@@ -276,6 +276,30 @@ fn a_failed_append_that_cannot_be_undone_poisons() {
     }
 }
 
+/// A file that compaction could not remove once was forgotten, and those behind it too: they stayed
+/// until the next open.
+#[test]
+fn a_compacted_file_that_could_not_be_removed_is_tried_again() {
+    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let store = open(&shared, Path::new(DIR), &options(Durability::Os)).unwrap();
+    let segment_files = || {
+        let names = shared.list(Path::new(DIR)).unwrap();
+        names.iter().filter(|name| name.to_string_lossy().starts_with("seg-")).count()
+    };
+    for number in 0..200_u32 {
+        store.set_bytes(&(number % 10).to_be_bytes(), &[7; 100]).unwrap();
+    }
+    let before = segment_files();
+    // The first removal is that of the previous manifest.
+    disk.fail_after(1, Fault { sticky: true, ..fault(libc::EBUSY, |call| call == Call::Remove) });
+    assert_eq!(store.compact().unwrap_err().os_error(), Some(libc::EBUSY));
+    assert!(segment_files() >= before, "nothing could be removed");
+    disk.heal();
+    store.compact().unwrap();
+    assert_eq!(u64::try_from(segment_files()).unwrap(), store.stats().segment_count);
+}
+
 /// The kernel reports a failed write-back once and takes the pages for clean: a second `fdatasync`
 /// that reports success would be a lie.
 #[test]
