@@ -6,7 +6,7 @@ use std::thread;
 use kvs::options::KEY_LEN_MAX;
 use kvs::{CompareAndSwap, KvsEngine, KvsError, Options, Update};
 
-use crate::contract::{Factory, every_engine, promises};
+use crate::contract::{Factory, every_engine, every_engine_on_disk, promises};
 
 every_engine! {
     update_sees_the_value_and_decides

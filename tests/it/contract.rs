@@ -102,7 +102,8 @@ macro_rules! promises {
 }
 pub(crate) use promises;
 
-macro_rules! every_engine {
+/// The promises of every engine that keeps its data in a directory.
+macro_rules! every_engine_on_disk {
     ($($promise:ident)*) => {
         promises!(on_kvs, Kvs: $($promise)*);
         promises!(on_any_kvs, AnyKvs: $($promise)*);
@@ -110,6 +111,14 @@ macro_rules! every_engine {
         promises!(on_sled, Sled: $($promise)*);
         #[cfg(feature = "sled")]
         promises!(on_any_sled, AnySled: $($promise)*);
+    };
+}
+pub(crate) use every_engine_on_disk;
+
+/// The promises of every engine, the model included.
+macro_rules! every_engine {
+    ($($promise:ident)*) => {
+        every_engine_on_disk!($($promise)*);
         promises!(on_model, Model: $($promise)*);
     };
 }

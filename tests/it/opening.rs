@@ -8,18 +8,7 @@ use std::time::{Duration, Instant};
 use kvs::options::SEGMENT_BYTES_FLOOR;
 use kvs::{AnyEngine, KvsEngine, KvsError, Options};
 
-use crate::contract::{Factory, promises};
-
-macro_rules! every_engine_on_disk {
-    ($($promise:ident)*) => {
-        promises!(on_kvs, Kvs: $($promise)*);
-        promises!(on_any_kvs, AnyKvs: $($promise)*);
-        #[cfg(feature = "sled")]
-        promises!(on_sled, Sled: $($promise)*);
-        #[cfg(feature = "sled")]
-        promises!(on_any_sled, AnySled: $($promise)*);
-    };
-}
+use crate::contract::{Factory, every_engine_on_disk, promises};
 
 every_engine_on_disk! {
     missing_directories_are_created

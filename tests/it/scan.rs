@@ -11,19 +11,7 @@ use kvs::{Durability, Entries, KvsEngine, KvsError, Options, ReadMode, Scan, Wri
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
-use crate::contract::{Factory, promises};
-
-macro_rules! every_engine {
-    ($($promise:ident)*) => {
-        promises!(on_kvs, Kvs: $($promise)*);
-        promises!(on_any_kvs, AnyKvs: $($promise)*);
-        #[cfg(feature = "sled")]
-        promises!(on_sled, Sled: $($promise)*);
-        #[cfg(feature = "sled")]
-        promises!(on_any_sled, AnySled: $($promise)*);
-        promises!(on_model, Model: $($promise)*);
-    };
-}
+use crate::contract::{Factory, every_engine, every_engine_on_disk, promises};
 
 every_engine! {
     keys_come_in_the_order_of_their_bytes
