@@ -145,7 +145,7 @@ const PLANTED: &[Planted] = &[
     ("no_path_of_one_machine", &[("Makefile", "X = /home/me/x")], "Makefile:1"),
     (
         "no_path_of_one_machine",
-        &[("Cargo.lock", "source = \"registry+https://example.org/index\"")],
+        &[("Cargo.lock", "source = \"git+https://example.org/other\"")],
         "Cargo.lock:1",
     ),
     ("the_root_holds_only_what_it_should", &[("notes.txt", "")], "notes.txt:1"),
