@@ -169,11 +169,7 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// this returns. Writes handed over by one thread are done in that order. An engine whose
     /// writes wait for the disk returns at once and shares one sync among all that wait.
     fn write_then(&self, write: Write, done: WriteDone) {
-        done(match &write {
-            Write::Set { key, value } => self.set_bytes(key, value),
-            Write::Remove { key } => self.remove_bytes(key),
-            Write::Batch(batch) => self.apply(batch),
-        });
+        done(write_now(self, &write));
     }
 
     /// Sets `key` to `value`, or removes it if `value` is `None`, and returns what it was before.
@@ -338,6 +334,15 @@ pub enum CompareAndSwap {
     Swapped,
     /// The key is this, `None` if it is absent, and was left as it is.
     Mismatch(Option<Value>),
+}
+
+/// Does `write` on this thread and returns when it is done.
+pub(crate) fn write_now(engine: &impl KvsEngine, write: &Write) -> Result<()> {
+    match write {
+        Write::Set { key, value } => engine.set_bytes(key, value),
+        Write::Remove { key } => engine.remove_bytes(key),
+        Write::Batch(batch) => engine.apply(batch),
+    }
 }
 
 fn text(value: &[u8]) -> Result<String> {

@@ -26,6 +26,18 @@ pub const SEGMENT_BYTES_MAX: u64 = 128 << 20;
 /// Smallest value that `segment_bytes_max` accepts (4 KiB). Tests use it to see many segments.
 pub const SEGMENT_BYTES_FLOOR: u64 = 4 << 10;
 
+/// Refuses a key over [`KEY_LEN_MAX`].
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    let (len, max) = (key.len(), KEY_LEN_MAX);
+    if len > max { Err(KvsError::KeyTooLong { len, max }) } else { Ok(()) }
+}
+
+/// Refuses a value over [`VALUE_LEN_MAX`].
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    let (len, max) = (value.len(), VALUE_LEN_MAX);
+    if len > max { Err(KvsError::ValueTooLong { len, max }) } else { Ok(()) }
+}
+
 /// When a write that has returned survives what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {

@@ -30,9 +30,7 @@ use parking_lot::RwLock;
 use crate::engine::{KvsEngine, Update};
 use crate::engine_dir::{self, SLED};
 use crate::error::{KvsError, Result};
-use crate::options::{
-    BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, VALUE_LEN_MAX, WriteOptions,
-};
+use crate::options::{BATCH_BYTES_MAX, Durability, Options, WriteOptions, check_key, check_value};
 use crate::scan::{Batch, Batches, Entries, Scan};
 use crate::sync;
 use crate::value::{Lender, Value};
@@ -503,20 +501,6 @@ fn explain(op: &'static str, dir: &Path, error: sled::Error) -> KvsError {
         }
         other => KvsError::Engine { engine: SLED, source: Box::new(other) },
     }
-}
-
-fn check_key(key: &[u8]) -> Result<()> {
-    if key.len() > KEY_LEN_MAX {
-        return Err(KvsError::KeyTooLong { len: key.len(), max: KEY_LEN_MAX });
-    }
-    Ok(())
-}
-
-fn check_value(value: &[u8]) -> Result<()> {
-    if value.len() > VALUE_LEN_MAX {
-        return Err(KvsError::ValueTooLong { len: value.len(), max: VALUE_LEN_MAX });
-    }
-    Ok(())
 }
 
 /// What `batch` comes down to: the last operation on each key, `None` being a removal.

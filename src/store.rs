@@ -51,10 +51,10 @@ pub use repair::RepairReport;
 pub use stats::{Progress, SegmentStats, Stats};
 pub use verify::{Damage, VerifyReport};
 
-use crate::engine::{KvsEngine, Update};
+use crate::engine::{self, KvsEngine, Update};
 use crate::error::{KvsError, Result};
 use crate::options::{
-    BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, VALUE_LEN_MAX, WriteOptions,
+    BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, WriteOptions, check_key, check_value,
 };
 use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
@@ -306,11 +306,7 @@ impl KvsEngine for KvStore {
 
     fn write_then(&self, write: Write, done: WriteDone) {
         if !self.writes_wait_for_disk() {
-            return done(match &write {
-                Write::Set { key, value } => self.set_bytes(key, value),
-                Write::Remove { key } => self.remove_bytes(key),
-                Write::Batch(batch) => self.apply(batch),
-            });
+            return done(engine::write_now(self, &write));
         }
         self.core.write_then(&write, done);
     }
@@ -521,20 +517,4 @@ impl Core {
         }
         Ok(entries)
     }
-}
-
-fn check_key(key: &[u8]) -> Result<()> {
-    let len = key.len();
-    if len > KEY_LEN_MAX {
-        return Err(KvsError::KeyTooLong { len, max: KEY_LEN_MAX });
-    }
-    Ok(())
-}
-
-fn check_value(value: &[u8]) -> Result<()> {
-    let len = value.len();
-    if len > VALUE_LEN_MAX {
-        return Err(KvsError::ValueTooLong { len, max: VALUE_LEN_MAX });
-    }
-    Ok(())
 }
