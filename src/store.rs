@@ -15,6 +15,7 @@ mod disk;
 mod names;
 pub(crate) mod old_logs;
 
+mod hint;
 mod key_order;
 mod keydir;
 mod reserve;
@@ -28,6 +29,7 @@ mod survey;
 mod checkpoint;
 mod compaction;
 mod listing;
+mod loading;
 mod recovery;
 mod repair;
 mod verify;
@@ -140,23 +142,47 @@ impl KvStore {
         Self::open_with(dir, Options::default())
     }
 
-    /// Opens the store in `dir`, or creates one there. Reads all of its segments, several at once.
+    /// Opens the store in `dir`, or creates one there. How long that takes does not depend on the
+    /// number of keys: the index is loaded piece by piece by the first reads that need it, and by a
+    /// background thread meanwhile. After a crash the newest files are read.
     ///
     /// Other files in `dir` are left alone. What a crash left unfinished is cut off and kept in
-    /// `lost+found/`; [`Stats::crash_tails_cut`] counts it.
+    /// `lost+found/`; [`Stats::crash_tails_cut`] counts it. Damage within a file is told by the
+    /// reads that it makes doubtful, with [`KvsError::Corrupt`]; the rest stays readable.
     ///
     /// # Errors
     ///
     /// [`KvsError::Locked`] if it is open already; [`KvsError::NotADirectory`],
     /// [`KvsError::NoStore`], [`KvsError::StoreExists`], [`KvsError::WrongEngine`],
-    /// [`KvsError::UnsupportedFormat`], [`KvsError::InvalidOption`]; [`KvsError::Corrupt`] if
-    /// something that was durable is damaged (nothing is changed then); [`KvsError::Io`].
+    /// [`KvsError::UnsupportedFormat`], [`KvsError::InvalidOption`]; [`KvsError::Corrupt`] if a
+    /// file that was durable is missing, cut short or of another store (nothing is changed then;
+    /// see [`KvStore::repair`]); [`KvsError::Io`].
     pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        Self::open_on(&disk, dir.into(), options)
+        Self::open_with_progress(dir, options, &mut |_| {})
     }
 
-    fn open_on(disk: &Arc<dyn Disk>, dir: PathBuf, options: Options) -> Result<Self> {
+    /// As [`KvStore::open_with`]. `progress` is called about once per MiB that has to be read: not
+    /// at all after a clean close, about the newest files after a crash, about everything if the
+    /// hints are missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvStore::open_with`].
+    pub fn open_with_progress(
+        dir: impl Into<PathBuf>,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        Self::open_on(&disk, dir.into(), options, progress)
+    }
+
+    fn open_on(
+        disk: &Arc<dyn Disk>,
+        dir: PathBuf,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
         options.check()?;
         if !options.create && !disk.exists(&dir) {
             return Err(KvsError::NoStore { path: dir });
@@ -164,15 +190,16 @@ impl KvStore {
         disk.create_dir_all(&dir)?;
         recovery::check_dir(&**disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
-        let recovered = match recovery::recover(disk, &dir, &options) {
-            Err(KvsError::NoSpace { .. }) if Reserve::new(Arc::clone(disk), &dir).lend() => {
-                recovery::recover(disk, &dir, &options)
+        let reserve = Arc::new(Reserve::new(Arc::clone(disk), &dir));
+        if let Err(error) = reserve.hold() {
+            log::warn!("{}: no room for the reserve: {error}", dir.display());
+        }
+        let recovered = match recovery::recover(disk, &dir, &options, &reserve, progress) {
+            Err(KvsError::NoSpace { .. }) if reserve.lend() => {
+                recovery::recover(disk, &dir, &options, &reserve, progress)
             }
             recovered => recovered,
         }?;
-        if let Err(error) = recovered.segments.reserve.hold() {
-            log::warn!("{}: no room for the reserve: {error}", dir.display());
-        }
         let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
@@ -267,7 +294,7 @@ impl KvsEngine for KvStore {
 
     fn len(&self) -> Result<u64> {
         self.core.check_not_closed()?;
-        Ok(self.core.writer.key_count())
+        self.core.keydir.len()
     }
 
     fn sync(&self) -> Result<()> {
@@ -334,7 +361,6 @@ impl Core {
             Arc::clone(&keydir),
             Arc::clone(&segments),
             recovered.seqno,
-            recovered.key_count,
         );
         let compactor = Compactor::new(
             Arc::clone(disk),
@@ -395,25 +421,35 @@ impl Core {
     }
 
     fn compact_in_background(&self) {
-        while !self.is_stopping() {
+        let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
+        while !stop() {
             self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
-            let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
-            loop {
-                match self.compactor.compact_some(&sync_log, &stop) {
-                    Ok(true) if !stop() => {}
-                    Ok(_) => break,
-                    Err(_) if stop() => break,
-                    Err(error) => {
-                        let mut kept = self.background_error.lock();
-                        if kept.is_none() {
-                            log::error!("{}: compaction: {error}", self.dir.display());
-                        }
-                        *kept = Some(error);
-                        break;
-                    }
+            let tended = self.tend_sealed(&stop);
+            let worked = tended.and_then(|()| {
+                while !stop() && self.compactor.compact_some(&sync_log, &stop)? {}
+                Ok(())
+            });
+            if let Err(error) = worked
+                && !stop()
+            {
+                let mut kept = self.background_error.lock();
+                if kept.is_none() {
+                    log::error!("{}: compaction: {error}", self.dir.display());
                 }
+                *kept = Some(error);
             }
         }
+    }
+
+    /// Makes the hints of logs that were sealed, and lists them, so that an open after a crash need
+    /// not read them.
+    fn tend_sealed(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        loading::make_missing(&self.segments, self.keydir.hasher(), stop)?;
+        if stop() || !self.compactor.has_unlisted() {
+            return Ok(());
+        }
+        self.writer.sync_sealed()?;
+        self.compactor.list_sealed(None)
     }
 
     fn is_stopping(&self) -> bool {
@@ -437,17 +473,23 @@ impl Core {
         // Another process may have the directory from here on: nobody may be at work in it.
         self.compactor.finish();
         let mut lock = self.lock.lock();
-        if closed.is_ok()
-            && lock.is_some()
-            && let Err(error) = self.compactor.list_sealed()
-        {
-            log::warn!("{}: the next open looks at the newest logs: {error}", self.dir.display());
+        if closed.is_ok() && lock.is_some() {
+            self.ease_next_open();
         }
         if let Err(error) = self.segments.sweep() {
             log::warn!("a compacted file stays until the next open: {error}");
         }
         *lock = None;
         closed
+    }
+
+    /// Writes down what the next open would have to find out. Everything is durable.
+    fn ease_next_open(&self) {
+        let made = loading::make_missing(&self.segments, self.keydir.hasher(), &|| false);
+        let listed = self.compactor.list_sealed(self.keydir.known_len());
+        if let Err(error) = made.and(listed) {
+            log::warn!("{}: the next open reads the newest logs: {error}", self.dir.display());
+        }
     }
 
     #[inline]

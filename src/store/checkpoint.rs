@@ -48,6 +48,7 @@ impl Source {
             bytes: segment.len(),
         };
         manifest.segments = segments.iter().map(listed).collect();
+        manifest.key_count = None;
         manifest.log_from = now.next_id.get();
         manifest.log_after = now.seqno.get();
         Self { manifest, segments }
@@ -71,6 +72,11 @@ impl Source {
             // One that was sealed since the log was synced may not be durable yet.
             segment.sync()?;
             link_or_copy(disk, segment.path(), &path, segment.len())?;
+            let (hint, copy) = (names::hint(segment.path()), names::hint(&path));
+            // A cache: without it the first open of the copy takes longer.
+            if disk.exists(&hint) && disk.link(&hint, &copy).is_ok() {
+                made.files.push(copy);
+            }
         }
         disk.sync_dir(dir)?;
         made.files.push(names::manifest(dir, 1));

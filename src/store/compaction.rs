@@ -146,12 +146,22 @@ impl Compactor {
         look(&self.manifest.lock().1)
     }
 
+    /// Whether a log was sealed since the last manifest.
+    pub(crate) fn has_unlisted(&self) -> bool {
+        let manifest = self.manifest.lock();
+        let now = self.segments.snapshot().segments;
+        now.iter().any(|held| held.footer().is_some() && !manifest.1.lists(held.header.id))
+    }
+
     /// Lists the logs that were sealed since the last manifest, all of which are durable: from then
     /// on a hole in one of them is damage, not the tail of a crash, and an open need not look.
-    pub(crate) fn list_sealed(&self) -> Result<()> {
+    ///
+    /// `key_count` is given, if it is known, when the store is being closed.
+    pub(crate) fn list_sealed(&self, key_count: Option<u64>) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        let next = self.manifest_without(&[], &manifest.1);
-        if next.segments == manifest.1.segments {
+        let mut next = self.manifest_without(&[], &manifest.1);
+        next.key_count = key_count;
+        if next.segments == manifest.1.segments && next.key_count == manifest.1.key_count {
             return Ok(());
         }
         self.edit(&mut manifest, next)
@@ -164,6 +174,8 @@ impl Compactor {
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
         let mut manifest = self.manifest.lock();
+        // What is dead is known only when everything is loaded; and see `loading`.
+        self.keydir.load_all(stop)?;
         if stop() {
             return Ok(false);
         }
@@ -198,7 +210,8 @@ impl Compactor {
 
     /// The segments that are to be replaced.
     fn pick(&self, scope: Scope, now: &Snapshot) -> Vec<Arc<Segment>> {
-        let is_sealed = |segment: &&Arc<Segment>| segment.footer().is_some();
+        let is_sealed =
+            |segment: &&Arc<Segment>| segment.footer().is_some() && !segment.is_damaged();
         let mut sealed: Vec<_> = now.segments.iter().filter(is_sealed).cloned().collect();
         let dead = |segment: &Segment| segment.len().saturating_sub(segment.live_bytes());
         let small_bytes = self.segments.seal_bytes() / 4;
@@ -304,7 +317,7 @@ impl Compactor {
         self.edit(manifest, next)?;
         self.segments.publish();
         for moved in &copying.moves {
-            self.relocate(moved);
+            self.relocate(moved)?;
         }
         self.segments.retire(inputs);
         // Relaxed: a statistic.
@@ -318,6 +331,7 @@ impl Compactor {
         let is_input = |id| inputs.iter().any(|input| input.header.id == id);
         let mut next = current.clone();
         next.segments.clear();
+        next.key_count = None;
         next.log_from = now.next_id.get();
         next.log_after = now.seqno.get();
         for segment in &now.segments {
@@ -353,18 +367,19 @@ impl Compactor {
         Ok(())
     }
 
-    fn relocate(&self, moved: &Move) {
+    fn relocate(&self, moved: &Move) -> Result<()> {
         let guard = pin();
         let output = self.segments.get(moved.to.slot(), &guard);
         // Counted first: a reader of statistics may see a record twice, never minus one.
         output.inspect(|output| output.add_live(moved.len));
-        if self.keydir.change(moved.hash, &guard).relocate(moved.from, moved.to) {
+        if self.keydir.change(moved.hash, &guard)?.relocate(moved.from, moved.to) {
             let input = self.segments.get(moved.from.slot(), &guard);
             input.inspect(|input| input.sub_live(moved.len));
         } else {
             // Overwritten or removed while it was copied: the copy is dead on arrival.
             output.inspect(|output| output.sub_live(moved.len));
         }
+        Ok(())
     }
 
     /// Removes files that nobody can read any more, waiting a little for those who can.
@@ -429,12 +444,15 @@ impl<'a> Copying<'a> {
             loop {
                 match scan.step()? {
                     Step::Record { offset, record } => {
-                        if self.is_needed(input, offset, &record, &before.segments, inputs) {
+                        if self.is_needed(input, offset, &record, &before.segments, inputs)? {
                             self.copy(input, offset, &record)?;
                         }
                     }
                     Step::End => break,
-                    Step::Damaged { offset, damage } => return Err(input.corrupt(offset, damage)),
+                    Step::Damaged { offset, damage } => {
+                        input.set_damaged();
+                        return Err(input.corrupt(offset, damage));
+                    }
                 }
                 if self.buffer.len() >= PIECE_LEN {
                     self.flush()?;
@@ -455,14 +473,15 @@ impl<'a> Copying<'a> {
         record: &Record<'_>,
         live: &[Arc<Segment>],
         inputs: &[Arc<Segment>],
-    ) -> bool {
+    ) -> Result<bool> {
         match record.kind {
             Kind::Put => {
                 let keydir = &self.compactor.keydir;
                 keydir.points_at(keydir.hash(record.key), input.location(offset), &pin())
             }
-            Kind::Tombstone => !may_forget_tombstone(record.seqno, live, inputs),
-            Kind::Mark | Kind::Footer => false,
+            // A clear is a tombstone of every key.
+            Kind::Tombstone | Kind::Clear => Ok(!may_forget_tombstone(record.seqno, live, inputs)),
+            Kind::Mark | Kind::Footer => Ok(false),
         }
     }
 
@@ -481,7 +500,7 @@ impl<'a> Copying<'a> {
         let start = u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
         let to = output.location(base + start);
         draft.encode(&mut self.buffer, base, salt, record.seqno, BatchPlace::Alone);
-        if record.kind == Kind::Tombstone {
+        if record.kind != Kind::Put {
             output.add_tombstone(draft.len());
         } else {
             let hash = self.compactor.keydir.hash(record.key);

@@ -34,9 +34,12 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::error::Result;
 use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
-use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin};
+use crate::sync::{
+    Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
+};
 
 const SHARD_BITS: u32 = 8;
 pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
@@ -49,11 +52,20 @@ const DELETED: u64 = 1;
 const CAPACITY_MIN: usize = 16;
 
 /// The hash of a key under the store's seed: XXH3-64, a published and stable function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash(u64);
 
 impl KeyHash {
-    fn shard(self) -> usize {
+    pub(crate) const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    pub(crate) const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The shard that keys with this hash are in.
+    pub(crate) fn shard(self) -> usize {
         usize::try_from(self.0 >> (64 - SHARD_BITS)).expect("8 bits")
     }
 
@@ -71,11 +83,46 @@ impl KeyHash {
     }
 }
 
+/// Hashes keys under the seed of a store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHasher {
+    seed: u64,
+}
+
+impl KeyHasher {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    #[inline]
+    pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
+        KeyHash(xxh3_64_with_seed(key, self.seed))
+    }
+
+    /// The hash of `key`, and 32 bits of another hash of it, for those who cannot look at keys.
+    pub(crate) fn identity(self, key: &[u8]) -> (KeyHash, u32) {
+        let other = xxh3_64_with_seed(key, !self.seed);
+        (self.hash(key), u32::try_from(other >> 32).expect("32 bits"))
+    }
+}
+
+/// Where the entries of a shard come from when it is asked for the first time.
+pub(crate) trait ShardSource: Send + Sync {
+    /// The entries of `shard`: each key once. Called once for a shard, or again if it failed.
+    fn load(&self, shard: usize) -> Result<Vec<(KeyHash, Location)>>;
+}
+
 /// From the hash of a key to locations. See the head of this file.
 pub(crate) struct Keydir {
     shards: Box<[Shard]>,
-    seed: u64,
+    hasher: KeyHasher,
     order: KeyOrder,
+    /// Present as long as a shard is pending.
+    source: Mutex<Option<Arc<dyn ShardSource>>>,
+    pending_count: AtomicUsize,
+    /// Without those of pending shards, unless `is_counted`.
+    key_count: AtomicU64,
+    is_counted: bool,
 }
 
 /// Aligned so that the locks and counts of one shard do not slow the readers of its neighbours.
@@ -85,6 +132,7 @@ struct Shard {
     books: Mutex<Books>,
 }
 
+/// Without words: pending.
 struct Table {
     words: Box<[AtomicU64]>,
 }
@@ -102,6 +150,28 @@ struct Books {
 impl Table {
     fn new(capacity: usize) -> Self {
         Self { words: (0..capacity).map(|_| AtomicU64::new(EMPTY)).collect() }
+    }
+
+    /// A table for `count` entries, given by the kept bits of their hashes and their words, and
+    /// its books. There is room for half as many more before it is full enough to grow.
+    fn of(count: usize, entries: impl Iterator<Item = (u32, u64)>) -> (Self, Books) {
+        let table = Self::new((count * 2).max(CAPACITY_MIN));
+        let mut beside = vec![0; table.words.len()].into_boxed_slice();
+        for (kept, word) in entries {
+            let free = table.probe(kept).find(|(_, word)| *word == EMPTY);
+            let (index, _) = free.expect("half of the slots is empty");
+            // Relaxed: the new table is published by `EpochCell::replace`, with Release.
+            table.words.get(index).expect("probed").store(word, Ordering::Relaxed);
+            *beside.get_mut(index).expect("as long as the table") =
+                u16::try_from(kept >> 16).expect("16 bits");
+        }
+        (table, Books { beside, live: count, used: count })
+    }
+
+    /// Whether its entries are still to be loaded.
+    #[inline]
+    fn is_pending(&self) -> bool {
+        self.words.is_empty()
     }
 
     fn home(&self, kept: u32) -> usize {
@@ -145,22 +215,117 @@ impl Iterator for Probe<'_> {
 }
 
 impl Keydir {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// A keydir all of whose shards are pending: `source` knows what is in them. `key_count` is how
+    /// many keys there are, if that is known.
+    pub(crate) fn pending(
+        hasher: KeyHasher,
+        source: Arc<dyn ShardSource>,
+        key_count: Option<u64>,
+    ) -> Self {
         let shard = || Shard {
-            table: EpochCell::new(Table::new(CAPACITY_MIN)),
-            books: Mutex::new(Books {
-                beside: vec![0; CAPACITY_MIN].into_boxed_slice(),
-                live: 0,
-                used: 0,
-            }),
+            table: EpochCell::new(Table::new(0)),
+            books: Mutex::new(Books { beside: Box::default(), live: 0, used: 0 }),
         };
-        let shards = (0..SHARD_COUNT).map(|_| shard()).collect();
-        Self { shards, seed, order: KeyOrder::default() }
+        Self {
+            shards: (0..SHARD_COUNT).map(|_| shard()).collect(),
+            hasher,
+            order: KeyOrder::default(),
+            source: Mutex::new(Some(source)),
+            pending_count: AtomicUsize::new(SHARD_COUNT),
+            key_count: AtomicU64::new(key_count.unwrap_or(0)),
+            is_counted: key_count.is_some(),
+        }
     }
 
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash(xxh3_64_with_seed(key, self.seed))
+        self.hasher.hash(key)
+    }
+
+    pub(crate) fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+
+    /// Loads what is pending, shard by shard, until `stop` says so.
+    pub(crate) fn load_all(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        // Acquire: pairs with the Release in `load`; zero means that everything is loaded.
+        if self.pending_count.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        let mut shards = self.shards.iter().enumerate();
+        shards.try_for_each(|(index, shard)| if stop() { Ok(()) } else { self.load(index, shard) })
+    }
+
+    /// Sees to it that lookups and changes of `hash` read no file.
+    #[inline]
+    pub(crate) fn make_ready(&self, hash: KeyHash) -> Result<()> {
+        self.loaded(hash.shard(), &pin()).map(drop)
+    }
+
+    /// Whether every shard is loaded.
+    pub(crate) fn is_loaded(&self) -> bool {
+        // Acquire: as in `load_all`.
+        self.pending_count.load(Ordering::Acquire) == 0
+    }
+
+    /// Loads one shard, unless somebody else was faster.
+    #[cold]
+    fn load(&self, index: usize, shard: &Shard) -> Result<()> {
+        let mut books = shard.books.lock();
+        if !shard.table.load(&pin()).is_pending() {
+            return Ok(());
+        }
+        let source = self.source.lock().clone().expect("present while a shard is pending");
+        let entries = source.load(index)?;
+        if !self.is_counted {
+            let count = u64::try_from(entries.len()).expect("a length fits 64 bits");
+            // Relaxed: a statistic; `len` waits for every shard.
+            self.key_count.fetch_add(count, Ordering::Relaxed);
+        }
+        let (table, fresh) = Table::of(
+            entries.len(),
+            entries.iter().map(|(hash, location)| (hash.kept(), word(*hash, *location))),
+        );
+        *books = fresh;
+        shard.table.replace(table);
+        // AcqRel: pairs with the Acquire in `load_all` and `is_loaded`.
+        if self.pending_count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            *self.source.lock() = None;
+        }
+        Ok(())
+    }
+
+    /// Number of keys. Waits for every shard, if the keys were not counted when the store was
+    /// closed.
+    pub(crate) fn len(&self) -> Result<u64> {
+        if !self.is_counted {
+            self.load_all(&|| false)?;
+        }
+        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
+        Ok(self.key_count.load(Ordering::Relaxed))
+    }
+
+    /// Number of keys, if it is known already.
+    pub(crate) fn known_len(&self) -> Option<u64> {
+        let is_known = self.is_counted || self.is_loaded();
+        // Relaxed: as in `len`.
+        is_known.then(|| self.key_count.load(Ordering::Relaxed))
+    }
+
+    /// Takes down that a key came or went, under the lock of its shard.
+    pub(crate) fn note_presence(&self, key: &[u8], before: bool, after: bool) {
+        // Relaxed: as in `len`.
+        match (before, after) {
+            (false, true) => {
+                self.key_count.fetch_add(1, Ordering::Relaxed);
+                self.order.add(key);
+            }
+            (true, false) => {
+                self.key_count.fetch_sub(1, Ordering::Relaxed);
+                self.order.remove(key);
+            }
+            _ => {}
+        }
     }
 
     /// The keys in order, for those who scan in order. Changed under the locks of the shards.
@@ -169,50 +334,72 @@ impl Keydir {
     }
 
     #[inline]
-    fn shard(&self, hash: KeyHash) -> &Shard {
-        self.shards.get(hash.shard()).expect("8 bits of hash, 256 shards")
+    fn shard(&self, index: usize) -> &Shard {
+        self.shards.get(index).expect("256 shards, named by 8 bits")
+    }
+
+    /// The shard numbered `index` and its table, which is not pending.
+    #[inline]
+    fn loaded<'a>(&'a self, index: usize, guard: &'a Guard) -> Result<(&'a Shard, &'a Table)> {
+        let shard = self.shard(index);
+        let table = shard.table.load(guard);
+        if !table.is_pending() {
+            return Ok((shard, table));
+        }
+        self.load(index, shard)?;
+        Ok((shard, shard.table.load(guard)))
     }
 
     /// The locations where the record of a key with `hash` may be, most often none or one. If the
     /// key is there, one of them is its newest published record.
+    ///
+    /// # Errors
+    ///
+    /// If the shard is pending and its source cannot be read.
     #[inline]
     pub(crate) fn candidates<'g>(
-        &self,
+        &'g self,
         hash: KeyHash,
         guard: &'g Guard,
-    ) -> impl Iterator<Item = Location> + 'g {
-        let table = self.shard(hash).table.load(guard);
-        table.matches(hash).map(|(_, location)| location)
+    ) -> Result<impl Iterator<Item = Location> + 'g> {
+        let (_, table) = self.loaded(hash.shard(), guard)?;
+        Ok(table.matches(hash).map(|(_, location)| location))
     }
 
     /// Whether the entry of some key with `hash` is exactly `location`.
-    pub(crate) fn points_at(&self, hash: KeyHash, location: Location, guard: &Guard) -> bool {
-        self.candidates(hash, guard).any(|candidate| candidate == location)
+    pub(crate) fn points_at(
+        &self,
+        hash: KeyHash,
+        location: Location,
+        guard: &Guard,
+    ) -> Result<bool> {
+        Ok(self.candidates(hash, guard)?.any(|candidate| candidate == location))
     }
 
     /// Begins a change to the entry of one key: takes the lock of its shard.
     #[inline]
-    pub(crate) fn change<'a>(&'a self, hash: KeyHash, guard: &'a Guard) -> Change<'a> {
-        let shard = self.shard(hash);
+    pub(crate) fn change<'a>(&'a self, hash: KeyHash, guard: &'a Guard) -> Result<Change<'a>> {
+        let (shard, _) = self.loaded(hash.shard(), guard)?;
         let books = shard.books.lock();
-        Change { table: shard.table.load(guard), cell: &shard.table, books, hash }
+        Ok(Change { table: shard.table.load(guard), cell: &shard.table, books, hash })
     }
 
     /// Appends the locations of all entries of one shard, as they are at one moment, and calls
     /// `meanwhile` before any of them can change.
     pub(crate) fn copy_shard(
         &self,
-        shard: usize,
+        index: usize,
         locations: &mut Vec<Location>,
         meanwhile: impl FnOnce(),
-    ) {
+    ) -> Result<()> {
         let guard = pin();
-        let shard = self.shards.get(shard).expect("a shard is named by its number");
+        let (shard, _) = self.loaded(index, &guard)?;
         let _books = shard.books.lock();
         // Relaxed: words change only under the lock.
         let words = shard.table.load(&guard).words.iter().map(|word| word.load(Ordering::Relaxed));
         locations.extend(words.filter(|word| *word > DELETED).map(Location::from_bits));
         meanwhile();
+        Ok(())
     }
 
     /// Memory that the entries take, in bytes.
@@ -255,7 +442,7 @@ impl Change<'_> {
     /// Points `entry` at `location`.
     #[inline]
     pub(crate) fn replace(self, entry: Entry, location: Location) {
-        self.store(entry.index, self.word(location));
+        self.store(entry.index, word(self.hash, location));
     }
 
     /// Adds an entry for a key that has none.
@@ -274,7 +461,7 @@ impl Change<'_> {
         if let Some(beside) = self.books.beside.get_mut(index) {
             *beside = self.hash.beside();
         }
-        self.store(index, self.word(location));
+        self.store(index, word(self.hash, location));
     }
 
     /// Removes `entry`.
@@ -302,10 +489,6 @@ impl Change<'_> {
         found.map(|entry| self.replace(entry, to)).is_some()
     }
 
-    fn word(&self, location: Location) -> u64 {
-        self.hash.tag() << Location::BITS | location.bits()
-    }
-
     fn load(&self, index: usize) -> u64 {
         // Relaxed: words change only under the lock that `self` holds.
         self.table.words.get(index).expect("within the capacity").load(Ordering::Relaxed)
@@ -321,31 +504,25 @@ impl Change<'_> {
     /// Replaces the table by one in which every other slot is in use, without deleted slots, and
     /// with an entry for `added`.
     fn rebuild(&mut self, added: Option<Location>) {
-        let live = self.books.live + usize::from(added.is_some());
-        let table = Table::new((live * 2).max(CAPACITY_MIN));
-        let mut beside = vec![0; table.words.len()].into_boxed_slice();
-        let mut put = |kept: u32, word: u64| {
-            let free = table.probe(kept).find(|(_, word)| *word == EMPTY);
-            let (index, _) = free.expect("half of the slots is empty");
-            // Relaxed: the new table is published by `EpochCell::replace`, with Release.
-            table.words.get(index).expect("probed").store(word, Ordering::Relaxed);
-            *beside.get_mut(index).expect("as long as the table") =
-                u16::try_from(kept >> 16).expect("16 bits");
-        };
-        for (word, high) in self.table.words.iter().zip(&self.books.beside) {
+        let kept = |(word, high): (&AtomicU64, &u16)| {
             // Relaxed: words change only under the lock that `self` holds.
             let word = word.load(Ordering::Relaxed);
-            if word > DELETED {
-                let tag = u32::try_from(word >> Location::BITS).expect("16 bits");
-                put(u32::from(*high) << 16 | tag, word);
-            }
-        }
-        if let Some(location) = added {
-            put(self.hash.kept(), self.word(location));
-        }
-        *self.books = Books { beside, live, used: live };
+            let tag = u32::try_from(word >> Location::BITS).expect("16 bits");
+            (word > DELETED).then(|| (u32::from(*high) << 16 | tag, word))
+        };
+        let live = self.table.words.iter().zip(&self.books.beside).filter_map(kept);
+        let added_word = added.map(|location| (self.hash.kept(), word(self.hash, location)));
+        let count = self.books.live + usize::from(added.is_some());
+        let (table, books) = Table::of(count, live.chain(added_word));
+        *self.books = books;
         self.cell.replace(table);
     }
+}
+
+/// What a slot holds for a key with `hash` whose record is at `location`.
+#[inline]
+fn word(hash: KeyHash, location: Location) -> u64 {
+    hash.tag() << Location::BITS | location.bits()
 }
 
 #[cfg(test)]
@@ -359,19 +536,32 @@ mod tests {
         Location::new(Slot::new(1 + u32::try_from(n >> 20).unwrap()).unwrap(), (n & 0xF_FFFF) * 8)
     }
 
+    /// Every shard is empty.
+    struct Nothing;
+
+    impl ShardSource for Nothing {
+        fn load(&self, _: usize) -> Result<Vec<(KeyHash, Location)>> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn empty(seed: u64) -> Keydir {
+        Keydir::pending(KeyHasher::new(seed), Arc::new(Nothing), None)
+    }
+
     fn found(keydir: &Keydir, key: u64) -> Vec<Location> {
         let guard = pin();
-        keydir.candidates(keydir.hash(&key.to_le_bytes()), &guard).collect()
+        keydir.candidates(keydir.hash(&key.to_le_bytes()), &guard).unwrap().collect()
     }
 
     fn insert(keydir: &Keydir, key: u64, place: u64) {
         let guard = pin();
-        keydir.change(keydir.hash(&key.to_le_bytes()), &guard).insert(location(place));
+        keydir.change(keydir.hash(&key.to_le_bytes()), &guard).unwrap().insert(location(place));
     }
 
     fn remove(keydir: &Keydir, key: u64, place: u64) {
         let guard = pin();
-        let change = keydir.change(keydir.hash(&key.to_le_bytes()), &guard);
+        let change = keydir.change(keydir.hash(&key.to_le_bytes()), &guard).unwrap();
         let entry = change.candidates().find(|entry| entry.location == location(place)).unwrap();
         change.remove(entry);
     }
@@ -379,7 +569,7 @@ mod tests {
     /// Random inserts, replacements and removals against a map, through many growths and shrinks.
     #[test]
     fn it_agrees_with_a_map_through_growth_and_shrinking() {
-        let keydir = Keydir::new(7);
+        let keydir = empty(7);
         let mut model = HashMap::new();
         let mut state = 1_u64;
         for step in 0..200_000_u64 {
@@ -394,7 +584,7 @@ mod tests {
                 }
                 (true, true) => {
                     let guard = pin();
-                    let change = keydir.change(keydir.hash(&key.to_le_bytes()), &guard);
+                    let change = keydir.change(keydir.hash(&key.to_le_bytes()), &guard).unwrap();
                     assert!(change.relocate(location(model[&key]), location(step)));
                     model.insert(key, step);
                 }
@@ -413,24 +603,68 @@ mod tests {
         }
     }
 
+    /// Four keys for each shard, and the first attempt at each shard fails.
+    struct Flaky {
+        hasher: KeyHasher,
+        tried: Mutex<std::collections::HashSet<usize>>,
+    }
+
+    impl ShardSource for Flaky {
+        fn load(&self, shard: usize) -> Result<Vec<(KeyHash, Location)>> {
+            if self.tried.lock().insert(shard) {
+                return Err(crate::KvsError::Closed);
+            }
+            let keys =
+                (0..1024).map(|key| (self.hasher.hash(&u64::to_le_bytes(key)), location(key)));
+            Ok(keys.filter(|(hash, _)| hash.shard() == shard).collect())
+        }
+    }
+
+    /// Looked up, changed or counted: whoever comes first loads the shard, and only that one; a
+    /// failure is told and tried again.
+    #[test]
+    fn pending_shards_are_loaded_by_the_first_to_ask() {
+        let hasher = KeyHasher::new(9);
+        let source = Arc::new(Flaky { hasher, tried: Mutex::default() });
+        let keydir = Keydir::pending(hasher, Arc::clone(&source) as Arc<dyn ShardSource>, None);
+        let hash = hasher.hash(&5_u64.to_le_bytes());
+        let guard = pin();
+        assert!(keydir.make_ready(hash).is_err());
+        assert!(keydir.points_at(hash, location(5), &guard).unwrap());
+        assert_eq!(source.tried.lock().len(), 1, "other shards are left alone");
+        assert!(keydir.change(hash, &guard).unwrap().relocate(location(5), location(2000)));
+        assert_eq!(keydir.known_len(), None);
+        for _ in 0..SHARD_COUNT {
+            if keydir.len().is_ok() {
+                break;
+            }
+        }
+        assert_eq!((keydir.len().unwrap(), keydir.known_len()), (1024, Some(1024)));
+        assert!(keydir.is_loaded() && keydir.source.lock().is_none());
+        assert!(keydir.points_at(hash, location(2000), &guard).unwrap());
+        let all: usize = (0..1024).map(|key| usize::from(!found(&keydir, key).is_empty())).sum();
+        assert_eq!(all, 1024);
+    }
+
     #[test]
     fn relocation_moves_only_what_is_still_where_it_was() {
-        let keydir = Keydir::new(1);
+        let keydir = empty(1);
         insert(&keydir, 5, 50);
         let guard = pin();
         let hash = keydir.hash(&5_u64.to_le_bytes());
-        assert!(!keydir.change(hash, &guard).relocate(location(49), location(60)));
-        assert!(keydir.points_at(hash, location(50), &guard));
-        assert!(keydir.change(hash, &guard).relocate(location(50), location(60)));
-        assert!(!keydir.points_at(hash, location(50), &guard));
-        assert!(keydir.points_at(hash, location(60), &guard));
+        assert!(!keydir.change(hash, &guard).unwrap().relocate(location(49), location(60)));
+        assert!(keydir.points_at(hash, location(50), &guard).unwrap());
+        assert!(keydir.change(hash, &guard).unwrap().relocate(location(50), location(60)));
+        assert!(!keydir.points_at(hash, location(50), &guard).unwrap());
+        assert!(keydir.points_at(hash, location(60), &guard).unwrap());
     }
 
     /// A queue-like load that never holds more than a few keys must not fill the table with
     /// deleted slots: memory stays small and absent keys are recognised at once.
     #[test]
     fn keys_that_come_and_go_leave_nothing_behind() {
-        let keydir = Keydir::new(3);
+        let keydir = empty(3);
+        keydir.load_all(&|| false).unwrap();
         let before = keydir.bytes();
         for n in 0..300_000 {
             insert(&keydir, n, n);
@@ -447,7 +681,7 @@ mod tests {
 
     #[test]
     fn memory_per_key_stays_under_the_bar() {
-        let keydir = Keydir::new(11);
+        let keydir = empty(11);
         for (n, max) in [(10_000_u64, 24), (60_000, 24), (200_000, 22)] {
             for key in 0..n {
                 if found(&keydir, key).is_empty() {
@@ -464,7 +698,7 @@ mod tests {
     fn readers_never_miss_a_key_that_stays() {
         use std::sync::atomic::{AtomicBool, Ordering};
 
-        let keydir = Keydir::new(5);
+        let keydir = empty(5);
         for key in 0..64 {
             insert(&keydir, key, key);
         }

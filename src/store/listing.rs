@@ -232,6 +232,7 @@ fn readable<'a>(path: &'a Path, offset: u64, record: &Record<'a>, is_live: bool)
     let kind = match record.kind {
         Kind::Put => PUT,
         Kind::Tombstone => TOMBSTONE,
+        Kind::Clear => "clear",
         Kind::Mark => "mark",
         Kind::Footer => "footer",
     };

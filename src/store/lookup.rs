@@ -56,7 +56,7 @@ impl Core {
         let guard = pin();
         'lookup: loop {
             let mut damage = None;
-            for location in self.keydir.candidates(hash, &guard) {
+            for location in self.keydir.candidates(hash, &guard)? {
                 match self.segments.look(location, key, &guard, scratch) {
                     // Compaction moved the record meanwhile: the keydir knows where to.
                     Ok(Look::Gone) => continue 'lookup,
@@ -64,6 +64,7 @@ impl Core {
                     Ok(Look::Found(segment, record)) => {
                         let record = segment.verify(record, location.offset())?;
                         self.wait_until_published(&record)?;
+                        self.segments.check_certain(Some(record.seqno))?;
                         let is_put = record.kind == Kind::Put;
                         return Ok(is_put.then(|| read(segment, location.offset(), &record)));
                     }
@@ -71,6 +72,7 @@ impl Core {
                     Err(error) => damage = Some(error),
                 }
             }
+            self.segments.check_certain(None)?;
             return damage.map_or(Ok(None), Err);
         }
     }

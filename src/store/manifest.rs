@@ -12,6 +12,7 @@
 //!
 //! The checksum covers everything after the first line. `segments` lists sealed segments. Logs with
 //! ids from `log_from` on are live without being listed: rotation needs no new manifest. `needs`
+//! `key_count` is there after a clean close. `needs`
 //! names features without which the store must not be touched; this version knows none.
 
 use std::path::Path;
@@ -41,6 +42,9 @@ pub(crate) struct Manifest {
     /// even if every record up to it was compacted away.
     pub(crate) log_after: u64,
     pub(crate) segments: Vec<ListedSegment>,
+    /// Number of keys, if that was known when this was written and nothing was written since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key_count: Option<u64>,
 }
 
 /// A sealed segment that is live.
@@ -73,6 +77,7 @@ impl Manifest {
             log_from: 1,
             log_after: 0,
             segments: Vec::new(),
+            key_count: None,
         }
     }
 

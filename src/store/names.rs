@@ -4,6 +4,7 @@
 //! LOCK                  held by the process that has the store open; says its pid
 //! MANIFEST-7            which segments are live; the highest valid number wins
 //! seg-0000000012.log    one segment
+//! seg-0000000012.hint   what the index needs to know of it; may be deleted
 //! RESERVE               room that is given up when the disk is full
 //! lost+found/           crash tails that recovery cut off, kept for a person to look at
 //! ```
@@ -18,6 +19,7 @@ use crate::store::location::SegmentId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Segment(SegmentId),
+    Hint(SegmentId),
     Manifest(u64),
     /// A log of the first implementation: digits and `.log`.
     OldLog(u64),
@@ -30,6 +32,10 @@ impl Name {
         let Some(name) = name.to_str() else { return Self::Other };
         if let Some(n) = name.strip_prefix("MANIFEST-").and_then(number) {
             return Self::Manifest(n);
+        }
+        if let Some(stem) = name.strip_suffix(".hint") {
+            let id = stem.strip_prefix("seg-").and_then(number);
+            return id.map_or(Self::Other, |n| Self::Hint(SegmentId::new(n)));
         }
         let Some(stem) = name.strip_suffix(".log") else { return Self::Other };
         match stem.strip_prefix("seg-") {
@@ -49,6 +55,11 @@ fn number(digits: &str) -> Option<u64> {
 
 pub(crate) fn segment(dir: &Path, id: SegmentId) -> PathBuf {
     dir.join(format!("seg-{:010}.log", id.get()))
+}
+
+/// The hint of the segment at `segment`.
+pub(crate) fn hint(segment: &Path) -> PathBuf {
+    segment.with_extension("hint")
 }
 
 pub(crate) fn old_log(dir: &Path, n: u64) -> PathBuf {
@@ -87,8 +98,9 @@ mod tests {
         let dir = Path::new("d");
         for n in [0, 1, 42, 9_999_999_999, 12_345_678_901] {
             let path = segment(dir, SegmentId::new(n));
-            let name = Name::parse(path.file_name().unwrap());
-            assert_eq!(name, Name::Segment(SegmentId::new(n)));
+            assert_eq!(Name::parse(path.file_name().unwrap()), Name::Segment(SegmentId::new(n)));
+            let name = Name::parse(hint(&path).file_name().unwrap());
+            assert_eq!(name, Name::Hint(SegmentId::new(n)));
             let path = manifest(dir, n);
             assert_eq!(Name::parse(path.file_name().unwrap()), Name::Manifest(n));
         }
@@ -102,6 +114,8 @@ mod tests {
             "seg-.log",
             "seg-1.txt",
             "seg-+1.log",
+            "seg-.hint",
+            "1.hint",
             "MANIFEST-",
             "MANIFEST-x",
             "notes.log",

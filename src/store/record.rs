@@ -13,7 +13,7 @@
 //!      0        4          header_crc   CRC-32C of bytes 4..24, seeded (see below)
 //!      4        4          body_crc     CRC-32C of expiry, key and value
 //!      8        7          seqno        place in the total order of writes
-//!     15        1          kind         1 put, 2 tombstone, 3 mark, 4 footer
+//!     15        1          kind         1 put, 2 tombstone, 3 mark, 4 footer, 5 clear
 //!     16        4          value_len    bytes of value; 0 for a tombstone
 //!     20        2          key_len      bytes of key
 //!     22        2          flags        bit 0 MORE, bit 1 BATCH, bit 2 EXPIRY
@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Mark,
     /// Ends a sealed segment.
     Footer,
+    /// Removes every key.
+    Clear,
 }
 
 impl Kind {
@@ -73,7 +75,13 @@ impl Kind {
             Self::Tombstone => 2,
             Self::Mark => 3,
             Self::Footer => 4,
+            Self::Clear => 5,
         }
+    }
+
+    /// Whether it changes what the store holds, and so has a seqno of its own.
+    pub(crate) const fn is_write(self) -> bool {
+        matches!(self, Self::Put | Self::Tombstone | Self::Clear)
     }
 
     const fn from_code(code: u64) -> Option<Self> {
@@ -82,6 +90,7 @@ impl Kind {
             2 => Some(Self::Tombstone),
             3 => Some(Self::Mark),
             4 => Some(Self::Footer),
+            5 => Some(Self::Clear),
             _ => None,
         }
     }
@@ -152,6 +161,11 @@ impl<'a> Draft<'a> {
     /// Removes `key`. The caller has checked its length.
     pub(crate) fn tombstone(key: &'a [u8]) -> Self {
         Self::new(Kind::Tombstone, key, b"", None)
+    }
+
+    /// Removes every key.
+    pub(crate) fn clear() -> Self {
+        Self::new(Kind::Clear, b"", b"", None)
     }
 
     fn new(kind: Kind, key: &'a [u8], value: &'a [u8], expiry_ms: Option<u64>) -> Self {
@@ -231,11 +245,11 @@ fn put_bytes(header: &mut [u8; HEADER_LEN], at: usize, bytes: &[u8]) {
 /// What a sealed segment says of itself in its last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Footer {
-    /// Smallest seqno of its puts and tombstones.
+    /// Smallest seqno of its writes.
     pub(crate) seqno_min: Seqno,
     /// Largest.
     pub(crate) seqno_max: Seqno,
-    /// Number of puts and tombstones.
+    /// Number of writes: puts, tombstones, clears.
     pub(crate) record_count: u64,
 }
 

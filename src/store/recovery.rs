@@ -3,13 +3,16 @@
 //! ```text
 //! manifest -> which segments are live
 //! newest logs -> cut the crash tail, seal what is left       nothing after this is unsealed
-//! every segment, in parallel -> keydir                       the highest seqno of a key wins
-//! tombstones -> out of the keydir
+//! every segment -> its hint, read or made                    the keydir loads from them, later
 //! new manifest, if it has something new to say
 //! ```
 //!
-//! Replay does not depend on the order of segments, so they are scanned in parallel, and scanning
-//! one twice changes nothing. Every record is verified on the way.
+//! What the manifest lists was durable when it was listed, so its records are not looked at. Logs
+//! that it does not list are read and verified to their end.
+//!
+//! Damage in a listed segment does not keep a store from opening: what it makes doubtful is told by
+//! the reads, see [`Segments::note_hole`]. A listed file that is missing, cut short or of another
+//! store does: then nothing is changed.
 //!
 //! # The crash tail
 //!
@@ -22,21 +25,23 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
-use std::thread;
 
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
-use crate::store::keydir::Keydir;
-use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::hint::{HintBuilder, HintOf};
+use crate::store::keydir::{KeyHasher, Keydir};
+use crate::store::loading::{self, HintedIndex};
+use crate::store::location::{SegmentId, Seqno, Slot};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
-use crate::store::record::{self, BatchPlace, Footer, Kind, Record, Salt};
+use crate::store::record::{self, BatchPlace, Footer, Kind, Salt};
+use crate::store::reserve::Reserve;
 use crate::store::segment::{FORMAT, HEADER_LEN, Origin, Segment, SegmentHeader, Step};
-use crate::store::segments::{Look, Segments};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
+use crate::store::segments::Segments;
+use crate::store::stats::Progress;
+use crate::sync::Arc;
 
 /// What recovery found.
 #[derive(Debug)]
@@ -47,13 +52,20 @@ pub(crate) struct Recovered {
     pub(crate) manifest_number: u64,
     /// The last write.
     pub(crate) seqno: Seqno,
-    pub(crate) key_count: u64,
     /// Crash tails that were cut off.
     pub(crate) tails_cut: u64,
 }
 
 /// Opens the store in `dir`, which is locked and was checked by [`check_dir`], or makes one.
-pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Recovered> {
+///
+/// `progress` is told of the segments that have to be read.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+    reserve: &Arc<Reserve>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Recovered> {
     let files = disk.list(dir)?;
     let (number, manifest) = match Manifest::find(&**disk, dir, &files) {
         Ok(Some(_)) if options.exclusive => {
@@ -69,11 +81,12 @@ pub(crate) fn recover(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Re
         }
         Err(error) => return Err(error),
     };
-    let mut recovery =
-        Recovery { disk: Arc::clone(disk), dir: dir.to_path_buf(), manifest, number, tails_cut: 0 };
+    let hasher = KeyHasher::new(manifest.hash_seed);
+    let (disk, dir, reserve) = (Arc::clone(disk), dir.to_path_buf(), Arc::clone(reserve));
+    let mut recovery = Recovery { disk, dir, reserve, manifest, number, hasher, tails_cut: 0 };
     let logs = recovery.remove_leftovers(&files)?;
-    let seqno_max = recovery.settle_logs(&logs)?;
-    recovery.load(options, seqno_max, &files)
+    let last_of_logs = recovery.settle_logs(&logs)?;
+    recovery.load(options, last_of_logs, &files, progress)
 }
 
 /// Refuses a directory in which there is no store and none is to be made: it is another engine's,
@@ -150,8 +163,10 @@ fn segment_id(name: &OsString) -> Option<SegmentId> {
 struct Recovery {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    reserve: Arc<Reserve>,
     manifest: Manifest,
     number: u64,
+    hasher: KeyHasher,
     tails_cut: u64,
 }
 
@@ -180,6 +195,14 @@ impl Recovery {
         }
         for n in Manifest::numbers(files).into_iter().filter(|n| *n != self.number) {
             self.disk.remove(&names::manifest(&self.dir, n))?;
+        }
+        // The hint of a log that is not listed may say more than the log has.
+        let hints = files.iter().filter_map(|name| match Name::parse(name) {
+            Name::Hint(id) => Some(id),
+            _ => None,
+        });
+        for id in hints.filter(|id| !self.manifest.lists(*id)) {
+            self.disk.remove(&names::hint(&self.path(id)))?;
         }
         let mut logs = Vec::new();
         for id in files.iter().filter_map(segment_id) {
@@ -227,14 +250,18 @@ impl Recovery {
                 self.give_up(this_and_later)?;
                 break;
             }
-            let end = walk_to_end(&log)?;
+            let (end, hint) = walk_to_end(&log, self.hasher)?;
             if end.torn {
                 let first_lost = end.footer.seqno_max.next();
                 self.check_not_durable(this_and_later, end.offset, first_lost)?;
             }
             let salt = log.header.salt;
             drop(log);
-            self.seal(*id, &end, salt)?;
+            if let Some(bytes) = self.seal(*id, &end, salt)? {
+                let mut hint = hint.finish(&HintOf { id: id.get(), salt: salt.0, bytes });
+                let path = self.path(*id);
+                loading::keep_hint(&mut hint, &*self.disk, &self.reserve, &path);
+            }
             last = end.footer.seqno_max;
         }
         Ok(last)
@@ -268,13 +295,15 @@ impl Recovery {
         Ok(())
     }
 
-    /// Cuts the log at its end, appends a footer if it has none, syncs and lists it.
-    fn seal(&mut self, id: SegmentId, end: &LogEnd, salt: Salt) -> Result<()> {
+    /// Cuts the log at its end, appends a footer if it has none, syncs and lists it. Returns the
+    /// length of its file; `None` if there is nothing in it, so that it was removed.
+    fn seal(&mut self, id: SegmentId, end: &LogEnd, salt: Salt) -> Result<Option<u64>> {
         if end.torn {
             self.keep_tail(id, end.offset)?;
         }
         if end.footer.record_count == 0 {
-            return self.disk.remove(&self.path(id));
+            self.disk.remove(&self.path(id))?;
+            return Ok(None);
         }
         let file = self.disk.open(&self.path(id))?;
         if end.torn {
@@ -286,8 +315,9 @@ impl Recovery {
         // The page cache is trusted only after a sync: a killed process may have left bytes there
         // that the disk does not have.
         file.sync()?;
-        self.manifest.segments.push(ListedSegment { id: id.get(), bytes: file.len()? });
-        Ok(())
+        let bytes = file.len()?;
+        self.manifest.segments.push(ListedSegment { id: id.get(), bytes });
+        Ok(Some(bytes))
     }
 
     /// Copies the bytes from `offset` on to `lost+found/`.
@@ -322,46 +352,63 @@ impl Recovery {
         Ok(())
     }
 
-    /// Builds the keydir from the segments, all of them sealed and listed.
+    /// Opens the segments, all of them sealed and listed, and finds what the keydir is to be
+    /// loaded from.
     fn load(
         mut self,
         options: &Options,
         last_of_logs: Seqno,
         files: &[OsString],
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<Recovered> {
         let highest = files.iter().filter_map(segment_id).map(SegmentId::get).max().unwrap_or(0);
         let next_id = SegmentId::new((highest + 1).max(self.manifest.log_from));
         let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
-        let store_id = self.manifest.store_id;
-        let segments = Segments::new(disk, dir, options.clone(), store_id, next_id, last_of_logs);
-        let mut opened = Vec::new();
-        for listed in &self.manifest.segments {
-            let path = self.path(SegmentId::new(listed.id));
-            let segment = segments.open(SegmentId::new(listed.id))?;
-            if segment.len() != listed.bytes || segment.footer().is_none() {
-                let what = "the file does not end as the manifest says";
-                return Err(KvsError::corrupt(&path, segment.len().min(listed.bytes), what));
-            }
-            opened.push(segment);
-        }
+        let segments = Arc::new(Segments::new(
+            disk,
+            dir,
+            options.clone(),
+            Arc::clone(&self.reserve),
+            self.manifest.store_id,
+            next_id,
+            last_of_logs,
+        ));
+        let opened = self.open_listed(&segments, last_of_logs)?;
         segments.publish();
-        let keydir = Keydir::new(self.manifest.hash_seed);
-        let loader = Loader::new(&keydir, &segments);
-        loader.load_all(&opened)?;
-        let key_count = loader.finish();
         let footers = opened.iter().filter_map(|segment| segment.footer());
         let seqno = footers.map(|footer| footer.seqno_max).max().unwrap_or(Seqno::ZERO);
         let seqno = seqno.max(last_of_logs);
+        let hints = loading::find_hints(opened, self.hasher, &segments, progress)?;
+        let index = HintedIndex::new(self.hasher, Arc::clone(&segments), hints);
+        let is_as_closed = seqno.get() == self.manifest.log_after;
+        let key_count = self.manifest.key_count.filter(|_| is_as_closed);
+        let keydir = Keydir::pending(self.hasher, Arc::new(index), key_count);
         self.list(next_id, seqno)?;
         Ok(Recovered {
             keydir: Arc::new(keydir),
-            segments: Arc::new(segments),
+            segments,
             manifest: self.manifest,
             manifest_number: self.number,
             seqno,
-            key_count,
             tails_cut: self.tails_cut,
         })
+    }
+
+    fn open_listed(&self, segments: &Segments, last: Seqno) -> Result<Vec<Arc<Segment>>> {
+        let open = |listed: &ListedSegment| {
+            let path = self.path(SegmentId::new(listed.id));
+            let segment = segments.open(SegmentId::new(listed.id))?;
+            if segment.len() != listed.bytes {
+                let what = "the file does not end as the manifest says";
+                return Err(KvsError::corrupt(&path, segment.len().min(listed.bytes), what));
+            }
+            if segment.footer().is_none() {
+                log::error!("{}: the footer is damaged", path.display());
+                segment.set_lost_footer(last);
+            }
+            Ok(segment)
+        };
+        self.manifest.segments.iter().map(open).collect()
     }
 
     /// Writes a new manifest if logs were sealed since the last one.
@@ -370,6 +417,7 @@ impl Recovery {
         if self.manifest.segments.iter().any(|listed| listed.id >= log_from) {
             self.manifest.log_from = next_id.get();
             self.manifest.log_after = last.get();
+            self.manifest.key_count = None;
             self.manifest.write(&*self.disk, &self.dir, self.number + 1)?;
             self.disk.remove(&names::manifest(&self.dir, self.number))?;
             self.number += 1;
@@ -397,12 +445,14 @@ fn vouches(log: &Segment, from: u64, lost: Seqno) -> Result<bool> {
     }
 }
 
-/// Walks a log to its first byte that is no record. An unfinished batch does not count.
+/// Walks a log to its first byte that is no record, and gathers its hint. An unfinished batch does
+/// not count.
 ///
 /// A footer at the end proves nothing: rotation does not wait for the disk, so after a power loss
 /// the footer may be there and records before it may not.
-fn walk_to_end(log: &Segment) -> Result<LogEnd> {
+fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, HintBuilder)> {
     let before = log.header.seqno_before;
+    let mut hint = HintBuilder::new(hasher);
     let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
     let mut end = HEADER_LEN;
     // Records of a batch whose last one has not come yet.
@@ -413,16 +463,17 @@ fn walk_to_end(log: &Segment) -> Result<LogEnd> {
             let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
             let is_last = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
             if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
-                return Ok(LogEnd { offset: log.len(), footer, sealed: true, torn: false });
+                let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false };
+                return Ok((end, hint));
             }
             break;
         }
-        let is_write = matches!(record.kind, Kind::Put | Kind::Tombstone);
-        open_batch += u64::from(is_write);
+        open_batch += u64::from(record.kind.is_write());
         // A record that does not follow on was not written after the one before: the log ended.
         if record.seqno.get() != footer.seqno_max.get() + open_batch {
             break;
         }
+        hint.add(&record, offset);
         if record.place == BatchPlace::More {
             continue;
         }
@@ -431,109 +482,9 @@ fn walk_to_end(log: &Segment) -> Result<LogEnd> {
         open_batch = 0;
         end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
     }
-    Ok(LogEnd { offset: end, footer, sealed: false, torn: end < log.len() })
-}
-
-/// Fills a keydir from segments, by several threads at once.
-struct Loader<'a> {
-    keydir: &'a Keydir,
-    segments: &'a Segments,
-    /// Entries that point at tombstones, to be removed at the end.
-    tombstones: Mutex<Vec<(crate::store::keydir::KeyHash, Location)>>,
-    key_count: AtomicU64,
-}
-
-impl<'a> Loader<'a> {
-    fn new(keydir: &'a Keydir, segments: &'a Segments) -> Self {
-        Self { keydir, segments, tombstones: Mutex::default(), key_count: AtomicU64::new(0) }
+    if open_batch > 0 {
+        hint.forget_after(footer.seqno_max);
     }
-
-    fn load_all(&self, opened: &[Arc<Segment>]) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let work = || -> Result<()> {
-            // Relaxed: each number is taken once, in any order.
-            while let Some(segment) = opened.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.load_segment(segment)?;
-            }
-            Ok(())
-        };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(opened.len());
-        if threads <= 1 {
-            return work();
-        }
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| {
-                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-        })
-    }
-
-    fn load_segment(&self, segment: &Arc<Segment>) -> Result<()> {
-        let mut scan = segment.scan();
-        loop {
-            match scan.step()? {
-                Step::Record { offset, record } => match record.kind {
-                    Kind::Put | Kind::Tombstone => self.load_record(segment, offset, &record)?,
-                    Kind::Mark | Kind::Footer => {}
-                },
-                Step::End => return Ok(()),
-                Step::Damaged { offset, damage } => return Err(segment.corrupt(offset, damage)),
-            }
-        }
-    }
-
-    /// Points the keydir at `record` unless it knows a newer one of the same key.
-    fn load_record(&self, segment: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
-        let location = segment.location(offset);
-        let hash = self.keydir.hash(record.key);
-        let guard = pin();
-        let change = self.keydir.change(hash, &guard);
-        let mut scratch = Vec::new();
-        let mut found = None;
-        for entry in change.candidates() {
-            let look = self.segments.look(entry.location, record.key, &guard, &mut scratch)?;
-            if let Look::Found(holder, known) = look {
-                let known = holder.verify(known, entry.location.offset())?;
-                found = Some((entry, holder, known.seqno, known.kind, known.len()));
-                break;
-            }
-        }
-        if record.kind == Kind::Tombstone {
-            segment.add_tombstone(record.len());
-        }
-        if let Some((entry, holder, seqno, kind, len)) = found {
-            if seqno >= record.seqno {
-                return Ok(());
-            }
-            if kind == Kind::Put {
-                holder.sub_live(len);
-            }
-            change.replace(entry, location);
-        } else {
-            change.insert(location);
-            // Relaxed: read after all workers were joined.
-            self.key_count.fetch_add(1, Ordering::Relaxed);
-        }
-        match record.kind {
-            Kind::Tombstone => self.tombstones.lock().push((hash, location)),
-            _ => segment.add_live(record.len()),
-        }
-        Ok(())
-    }
-
-    /// Forgets the tombstones. Returns the number of keys.
-    fn finish(self) -> u64 {
-        let guard = pin();
-        let mut key_count = self.key_count.into_inner();
-        for (hash, location) in self.tombstones.into_inner() {
-            let change = self.keydir.change(hash, &guard);
-            let entry = change.candidates().find(|entry| entry.location == location);
-            if let Some(entry) = entry {
-                change.remove(entry);
-                key_count -= 1;
-            }
-        }
-        key_count
-    }
+    let torn = end < log.len();
+    Ok((LogEnd { offset: end, footer, sealed: false, torn }, hint))
 }

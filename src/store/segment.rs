@@ -27,7 +27,7 @@ use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
 use crate::store::disk::{AppendError, Disk, LogFile, LogWriter};
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::value::Lender;
 
 /// Length of a segment's header, in bytes; its first record starts here.
@@ -150,6 +150,9 @@ pub(crate) struct Segment {
     live_bytes: AtomicU64,
     /// Bytes of tombstones.
     tombstone_bytes: AtomicU64,
+    /// Whether there is a hint beside it.
+    has_hint: AtomicBool,
+    is_damaged: AtomicBool,
 }
 
 impl Segment {
@@ -199,6 +202,8 @@ impl Segment {
             footer: Mutex::new(footer),
             live_bytes: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
+            has_hint: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
         }
     }
 
@@ -226,6 +231,25 @@ impl Segment {
     /// What the footer says, if the segment is sealed.
     pub(crate) fn footer(&self) -> Option<Footer> {
         *self.footer.lock()
+    }
+
+    /// Makes do without the footer, which is damaged: the segment is sealed, and holds no write
+    /// after `last`.
+    pub(crate) fn set_lost_footer(&self, last: Seqno) {
+        *self.footer.lock() =
+            Some(Footer { seqno_min: Seqno::ZERO, seqno_max: last, record_count: 0 });
+        self.set_damaged();
+    }
+
+    /// Whether something in it is known to be damaged: then it stays as it is.
+    pub(crate) fn is_damaged(&self) -> bool {
+        // Relaxed: it decides what is compacted, never what is read.
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_damaged(&self) {
+        // Relaxed: as in `is_damaged`.
+        self.is_damaged.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn location(&self, offset: u64) -> Location {
@@ -285,15 +309,19 @@ impl Segment {
     }
 
     pub(crate) fn add_live(&self, len: usize) {
-        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        self.add_live_bytes(u64::try_from(len).expect("a record length fits 64 bits"));
+    }
+
+    pub(crate) fn add_live_bytes(&self, bytes: u64) {
         // Relaxed: as in `live_bytes`.
-        self.live_bytes.fetch_add(len, Ordering::Relaxed);
+        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn sub_live(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
-        self.live_bytes.fetch_sub(len, Ordering::Relaxed);
+        let before = self.live_bytes.fetch_sub(len, Ordering::Relaxed);
+        debug_assert!(before >= len, "{}: {len} of {before} live bytes", self.path().display());
     }
 
     pub(crate) fn tombstone_bytes(&self) -> u64 {
@@ -305,6 +333,23 @@ impl Segment {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
         self.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// Says how many bytes of tombstones there are, before anyone else asks.
+    pub(crate) fn set_tombstone_bytes(&self, bytes: u64) {
+        // Relaxed: as in `live_bytes`.
+        self.tombstone_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether there is a hint beside it.
+    pub(crate) fn has_hint(&self) -> bool {
+        // Relaxed: hints are made by one thread at a time, and are caches.
+        self.has_hint.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_has_hint(&self) {
+        // Relaxed: as in `has_hint`.
+        self.has_hint.store(true, Ordering::Relaxed);
     }
 
     /// Whether a value in it can be lent, that is, whether it is mapped.

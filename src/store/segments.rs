@@ -11,7 +11,7 @@
 //!   segment any more: neither a table that a reader may still see, nor a lent value.
 //! - Segment ids rise and are never given twice.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{KvsError, Result};
 use crate::options::Options;
@@ -33,7 +33,7 @@ pub(crate) struct Segments {
     options: Options,
     store_id: u64,
     /// Room for when the disk is full.
-    pub(crate) reserve: Reserve,
+    pub(crate) reserve: Arc<Reserve>,
     /// By slot. Replaced, never edited.
     table: EpochCell<Table>,
     /// Held while the table is being replaced. Readers never take it.
@@ -43,6 +43,10 @@ pub(crate) struct Segments {
     dead_bytes: AtomicU64,
     /// Whether compaction is at work.
     compacting: AtomicBool,
+    /// The last write that may have been in a hole; zero if there are no holes.
+    doubt: AtomicU64,
+    /// The first hole that was met, with the path of its segment.
+    hole: Mutex<Option<(PathBuf, u64)>>,
     /// Raised when compaction should look whether there is something to do.
     pub(crate) compaction_wanted: Signal,
     /// Raised when compaction has given space back, or has nothing to do.
@@ -103,12 +107,13 @@ impl Segments {
         disk: Arc<dyn Disk>,
         dir: PathBuf,
         options: Options,
+        reserve: Arc<Reserve>,
         store_id: u64,
         next_id: SegmentId,
         seqno: Seqno,
     ) -> Self {
         Self {
-            reserve: Reserve::new(Arc::clone(&disk), &dir),
+            reserve,
             disk,
             dir,
             options,
@@ -118,6 +123,8 @@ impl Segments {
             next_id: AtomicU64::new(next_id.get()),
             dead_bytes: AtomicU64::new(0),
             compacting: AtomicBool::new(false),
+            doubt: AtomicU64::new(0),
+            hole: Mutex::default(),
             compaction_wanted: Signal::default(),
             space_returned: Signal::default(),
         }
@@ -201,15 +208,24 @@ impl Segments {
         };
         let mut removed = Ok(none_left);
         for segment in unused {
-            if let Err(error) = self.disk.remove(segment.path())
-                && self.disk.exists(segment.path())
-            {
+            if let Err(error) = self.remove(segment.path()) {
                 // The next sweep tries again.
                 self.books.lock().retired.push(segment);
                 removed = Err(error);
             }
         }
         removed
+    }
+
+    /// Removes the file of a segment, and its hint.
+    fn remove(&self, path: &Path) -> Result<()> {
+        // The segment first: without it the hint is removed by the next open.
+        for path in [path, &names::hint(path)] {
+            if self.disk.exists(path) {
+                self.disk.remove(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// The segment in `slot`, unless it was retired.
@@ -241,6 +257,33 @@ impl Segments {
         // proves intact is another key's.
         segment.verify(record, location.offset())?;
         Ok(Look::Other)
+    }
+
+    /// Takes down that `segment` has a hole at `offset`, and that the writes that were in it are
+    /// not known, but that none of them came after `last`.
+    ///
+    /// Any key may have been changed by such a write. So what is known of a key counts only if its
+    /// record is newer; [`Segments::check_certain`] tells.
+    pub(crate) fn note_hole(&self, segment: &Segment, offset: u64, last: Seqno) {
+        log::error!("{}: damaged at {offset}; verify tells more", segment.path().display());
+        segment.set_damaged();
+        self.hole.lock().get_or_insert_with(|| (segment.path().to_path_buf(), offset));
+        // Release: pairs with the Acquire in `check_certain`: who sees the doubt finds the hole.
+        self.doubt.fetch_max(last.get(), Ordering::Release);
+    }
+
+    /// Whether nothing that is damaged can be newer than `seqno`, that of the newest record known
+    /// of some key, or `None` if none is known.
+    #[inline]
+    pub(crate) fn check_certain(&self, seqno: Option<Seqno>) -> Result<()> {
+        // Acquire: pairs with the Release in `note_hole`.
+        let doubt = self.doubt.load(Ordering::Acquire);
+        if doubt == 0 || seqno.is_some_and(|seqno| seqno.get() > doubt) {
+            return Ok(());
+        }
+        let hole = self.hole.lock();
+        let (path, offset) = hole.as_ref().expect("noted before the doubt");
+        Err(KvsError::corrupt(path, *offset, "a damaged write may have been this key's last"))
     }
 
     /// Adds the live segments of this moment to those that are held. The slot of a held segment is

@@ -100,7 +100,7 @@ fn options(durability: Durability) -> Options {
 }
 
 fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<KvStore> {
-    KvStore::open_on(disk, dir.to_path_buf(), options.clone())
+    KvStore::open_on(disk, dir.to_path_buf(), options.clone(), &mut |_| {})
 }
 
 /// The value that write number `number` gives to a key: no two are the same.

@@ -27,7 +27,8 @@ use crate::store::writer::{Entry, Op, OpKind};
 use crate::sync::{self, Ordering};
 
 impl KvStore {
-    /// Figures about the store. Takes locks, briefly: not for every read.
+    /// Figures about the store. Takes locks, briefly: not for every read. Waits until the index is
+    /// loaded, if the store was just opened.
     pub fn stats(&self) -> Stats {
         let core = &self.core;
         let now = core.segments.snapshot().segments;
@@ -35,7 +36,7 @@ impl KvStore {
         // Relaxed: figures of about this moment.
         let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
         Stats {
-            key_count: core.writer.key_count(),
+            key_count: core.keydir.len().unwrap_or(0),
             live_bytes: sum(Segment::live_bytes),
             total_bytes: sum(Segment::len),
             tombstone_bytes: sum(Segment::tombstone_bytes),

@@ -20,7 +20,7 @@ use crate::store::disk::Disk;
 use crate::store::keydir::{Keydir, SHARD_COUNT};
 use crate::store::location::Seqno;
 use crate::store::names;
-use crate::store::record::{self, BatchPlace, Footer, Kind, Record};
+use crate::store::record::{self, BatchPlace, Footer, Record};
 use crate::store::segment::{HEADER_LEN, Origin, Segment};
 use crate::store::segments::Segments;
 use crate::store::sift::{Hole, Met, Sift};
@@ -155,7 +155,7 @@ impl Tally {
         self.record_count += 1;
         self.footer = Footer::decode(record).or(self.footer);
         self.durable = self.durable.max(record::decode_mark(record).unwrap_or_default());
-        let is_write = matches!(record.kind, Kind::Put | Kind::Tombstone);
+        let is_write = record.kind.is_write();
         if let Some((_, _, behind @ None)) = self.holes.last_mut() {
             // The others carry the seqno of the write before them.
             *behind = Some(if is_write { record.seqno } else { record.seqno.next() });
@@ -238,16 +238,16 @@ pub(crate) fn verify_open(
             report.add(damage_of(segment.path(), hole, is_log));
         }
     }
-    verify_keydir(segments, keydir, &mut report);
+    verify_keydir(segments, keydir, &mut report)?;
     Ok(report)
 }
 
 /// Reads the record of every live entry.
-fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport) {
+fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport) -> Result<()> {
     let (mut locations, mut scratch) = (Vec::new(), Vec::new());
     for shard in 0..SHARD_COUNT {
         locations.clear();
-        keydir.copy_shard(shard, &mut locations, || {});
+        keydir.copy_shard(shard, &mut locations, || {})?;
         for location in &locations {
             let guard = pin();
             // Compaction has moved the entry since: it is not live here any more.
@@ -257,6 +257,7 @@ fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport
             report.unreadable_key_count += u64::from(!is_sound);
         }
     }
+    Ok(())
 }
 
 fn is_readable(segment: &Segment, offset: u64, scratch: &mut Vec<u8>) -> bool {

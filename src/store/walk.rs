@@ -48,7 +48,7 @@ pub(crate) fn put_in_order(
         for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)) {
             check()?;
             match key {
-                Ok(key) => add_if_there(keydir, segments, &key),
+                Ok(key) => add_if_there(keydir, segments, &key)?,
                 Err(damage @ KvsError::Corrupt { .. }) => keydir.order().note_damage(&damage),
                 Err(error) => return Err(error),
             }
@@ -58,9 +58,9 @@ pub(crate) fn put_in_order(
 }
 
 /// Adds `key` to the order unless it has been removed since the walk met it.
-fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) {
+fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) -> Result<()> {
     let guard = pin();
-    let change = keydir.change(keydir.hash(key), &guard);
+    let change = keydir.change(keydir.hash(key), &guard)?;
     let is_there = change.candidates().any(|entry| {
         let mut scratch = Vec::new();
         let look = segments.look(entry.location, key, &guard, &mut scratch);
@@ -70,6 +70,7 @@ fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) {
     if is_there {
         keydir.order().add(key);
     }
+    Ok(())
 }
 
 /// The keys of a store, one after the other.
@@ -93,15 +94,15 @@ impl Walk {
     }
 
     /// Copies the next shards; false if there are none left.
-    fn copy_group(&mut self) -> bool {
+    fn copy_group(&mut self) -> Result<bool> {
         self.held.clear();
         while self.group.len() < GROUP_ENTRIES && self.next_shard < SHARD_COUNT {
             let (segments, held) = (&self.segments, &mut self.held);
-            self.keydir.copy_shard(self.next_shard, &mut self.group, || segments.hold(held));
+            self.keydir.copy_shard(self.next_shard, &mut self.group, || segments.hold(held))?;
             self.next_shard += 1;
         }
         self.group.sort_unstable_by(|one, other| other.cmp(one));
-        !self.group.is_empty()
+        Ok(!self.group.is_empty())
     }
 
     /// The key of the record at `location`; `None` if it is the tombstone of a batch that was just
@@ -121,10 +122,15 @@ impl Iterator for Walk {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let Some(location) = self.group.pop() else {
-                if self.copy_group() {
-                    continue;
+                match self.copy_group() {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(error) => {
+                        // Whoever asks again must not be told the same for ever.
+                        self.next_shard += 1;
+                        return Some(Err(error));
+                    }
                 }
-                return None;
             };
             if let Some(key) = self.key_at(location).transpose() {
                 return Some(key);
@@ -197,7 +203,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = restless_store(dir.path());
         let mut walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
-        assert!(walk.copy_group());
+        assert!(walk.copy_group().unwrap());
         for key in 0..3_000_u64 {
             store.set_bytes(&key.to_be_bytes(), b"1").unwrap();
         }

@@ -79,7 +79,6 @@ pub(crate) struct Writer {
     state: AtomicU8,
     /// Every write up to this one is published.
     published: AtomicU64,
-    key_count: AtomicU64,
     /// Raised when the committer thread is to lead.
     commit_wanted: Signal,
     pub(crate) counts: Counts,
@@ -92,7 +91,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer that goes on after `last`, on a store with `key_count` keys, all of it durable.
+    /// A writer that goes on after `last`, which is durable.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         dir: std::path::PathBuf,
@@ -100,7 +99,6 @@ impl Writer {
         keydir: Arc<Keydir>,
         segments: Arc<Segments>,
         last: Seqno,
-        key_count: u64,
     ) -> Self {
         let lane = Lane {
             active: None,
@@ -122,7 +120,6 @@ impl Writer {
             dir,
             state: AtomicU8::new(OPEN),
             published: AtomicU64::new(last.get()),
-            key_count: AtomicU64::new(key_count),
             commit_wanted: Signal::default(),
             counts: Counts::default(),
         }
@@ -275,6 +272,8 @@ impl Writer {
         if reserve.is_lent() && entries.iter().any(|entry| entry.draft.kind == Kind::Put) {
             reserve.hold()?;
         }
+        // Publication cannot be undone, so nothing in it may wait for a file.
+        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash))?;
         let guard = pin();
         let [entry] = entries else {
             return self.stage_batch(lane, entries, grouped, &guard);
@@ -339,12 +338,15 @@ impl Writer {
             return Ok((staged.kind == Kind::Put).then_some(staged.seqno));
         }
         let mut scratch = Vec::new();
-        for location in self.keydir.candidates(entry.hash, guard) {
+        for location in self.keydir.candidates(entry.hash, guard)? {
             let look = self.segments.look(location, entry.draft.key, guard, &mut scratch)?;
             if let Look::Found(segment, record) = look {
-                return Ok(Some(segment.verify(record, location.offset())?.seqno));
+                let seqno = segment.verify(record, location.offset())?.seqno;
+                self.segments.check_certain(Some(seqno))?;
+                return Ok(Some(seqno));
             }
         }
+        self.segments.check_certain(None)?;
         Ok(None)
     }
 
@@ -543,11 +545,6 @@ impl Writer {
     /// Rounds of `fdatasync` so far.
     pub(crate) fn sync_count(&self) -> u64 {
         self.sync_lane.round_count()
-    }
-
-    pub(crate) fn key_count(&self) -> u64 {
-        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
-        self.key_count.load(Ordering::Relaxed)
     }
 }
 

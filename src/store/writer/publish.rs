@@ -32,7 +32,7 @@ impl Writer {
         self.published.store(last.get(), Ordering::Release);
         for staged in pending {
             let location = segment.location(base + offset(staged.start));
-            let change = self.keydir.change(staged.hash, &guard);
+            let change = self.keydir.change(staged.hash, &guard)?;
             let entry = change.candidates().find(|entry| entry.location == location);
             if let Some(entry) = entry {
                 change.remove(entry);
@@ -53,7 +53,7 @@ impl Writer {
     ) -> Result<bool> {
         let key = lane.key(staged);
         let location = segment.location(base + offset(staged.start));
-        let change = self.keydir.change(staged.hash, guard);
+        let change = self.keydir.change(staged.hash, guard)?;
         let mut scratch = Vec::new();
         let mut found = None;
         for entry in change.candidates() {
@@ -80,7 +80,7 @@ impl Writer {
             holder.sub_live(*len);
             self.segments.note_dead(*len);
         }
-        self.note_presence(key, was_there, staged.kind == Kind::Put);
+        self.keydir.note_presence(key, was_there, staged.kind == Kind::Put);
         match (staged.kind, found) {
             (Kind::Put, Some((entry, ..))) => change.replace(entry, location),
             (Kind::Put, None) => change.insert(location),
@@ -92,22 +92,5 @@ impl Writer {
             (_, None) => {}
         }
         Ok(false)
-    }
-
-    /// Counts `key`, and keeps the order of keys, if it comes or goes. The lock of its shard is
-    /// held.
-    fn note_presence(&self, key: &[u8], before: bool, after: bool) {
-        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
-        match (before, after) {
-            (false, true) => {
-                self.key_count.fetch_add(1, Ordering::Relaxed);
-                self.keydir.order().add(key);
-            }
-            (true, false) => {
-                self.key_count.fetch_sub(1, Ordering::Relaxed);
-                self.keydir.order().remove(key);
-            }
-            _ => {}
-        }
     }
 }
