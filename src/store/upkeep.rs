@@ -31,6 +31,9 @@ impl KvStore {
     /// loaded, if the store was just opened.
     pub fn stats(&self) -> Stats {
         let core = &self.core;
+        if let Err(error) = core.keydir.load_all(&|| core.is_stopping()) {
+            log::warn!("{}: figures of a part of the index: {error}", core.dir.display());
+        }
         let now = core.segments.snapshot().segments;
         let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
         // Relaxed: figures of about this moment.

@@ -10,6 +10,7 @@
 mod atomic;
 mod cli;
 mod contract;
+mod damage;
 mod dump;
 mod header;
 mod model;

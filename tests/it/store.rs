@@ -21,7 +21,7 @@ fn value(i: u32, version: u32) -> Vec<u8> {
 
 fn disk_bytes(dir: &Path) -> u64 {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-    let segments = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("seg-"));
+    let segments = files.filter(|entry| entry.file_name().to_string_lossy().ends_with(".log"));
     // Compaction may remove one while this looks.
     segments.map(|entry| entry.metadata().map_or(0, |metadata| metadata.len())).sum()
 }

@@ -18,7 +18,7 @@ fn options() -> Options {
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("seg-"))
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().ends_with(".log"))
         .collect();
     files.sort();
     files
@@ -285,8 +285,6 @@ fn repair_saves_every_record_outside_the_damage() {
     let start = 64 + 5 * record_len + 10;
     bytes[start..start + 2 * record_len].fill(0xAB);
     std::fs::write(&file, bytes).unwrap();
-    assert!(matches!(KvStore::open(&from), Err(KvsError::Corrupt { .. })));
-
     let report = repair(&from, &to);
     assert_eq!(report.found.damage_count, 1, "{report:?}");
     let (first, last) = report.found.damages[0].writes.unwrap();
