@@ -127,6 +127,10 @@ impl KvsEngine for AnyEngine {
         on_engine!(self, engine => engine.iter())
     }
 
+    fn clear(&self) -> Result<()> {
+        on_engine!(self, engine => engine.clear())
+    }
+
     fn len(&self) -> Result<u64> {
         on_engine!(self, engine => engine.len())
     }
@@ -141,6 +145,14 @@ impl KvsEngine for AnyEngine {
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
         on_engine!(self, engine => engine.checkpoint(dir))
+    }
+
+    fn refresh(&self) -> Result<Self> {
+        match self {
+            Self::Kvs(engine) => engine.refresh().map(Self::Kvs),
+            #[cfg(feature = "sled")]
+            Self::Sled(engine) => engine.refresh().map(Self::Sled),
+        }
     }
 
     fn close(&self) -> Result<()> {

@@ -65,6 +65,16 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// As [`KvsEngine::set_bytes`], and [`KvsError::BatchTooLong`]; nothing is applied then.
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()>;
 
+    /// Removes every key. After a crash all of them are gone or none is; a reader beside it may see
+    /// some of them gone before others. `kvs` writes one record, whatever the store holds, waits
+    /// for a compaction that is under way, and gives the space back in the background. sled removes
+    /// key by key, and a crash may leave some.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::set_bytes`].
+    fn clear(&self) -> Result<()>;
+
     /// Atomic read-modify-write: `change` is given the value of `key`, or `None`, and says what is
     /// to become of it; nobody else's write falls between. `change` runs outside every lock and
     /// runs again, with the newer value, whenever somebody was faster: it must not have effects of
@@ -145,6 +155,19 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     fn checkpoint(&self, dir: &Path) -> Result<()> {
         let _ = dir;
         Err(KvsError::Unsupported { engine: self.name(), what: "checkpoints" })
+    }
+
+    /// A store opened with [`crate::Options::read_only`] as it is now: a new view, or a handle of
+    /// this one if nothing has changed. This one stays as it is. An engine that is open for writing
+    /// is always as it is now, and returns a handle of itself.
+    ///
+    /// Costs as much as opening.
+    ///
+    /// # Errors
+    ///
+    /// As opening the store.
+    fn refresh(&self) -> Result<Self> {
+        Ok(self.clone())
     }
 
     /// Makes everything durable, lets go of the directory and refuses every later call with

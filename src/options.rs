@@ -94,6 +94,7 @@ pub struct WriteOptions {
 pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) read_mode: ReadMode,
+    pub(crate) read_only: bool,
     pub(crate) create: bool,
     pub(crate) exclusive: bool,
     pub(crate) lock_timeout: Duration,
@@ -109,6 +110,7 @@ impl Default for Options {
         Self {
             durability: Durability::default(),
             read_mode: ReadMode::default(),
+            read_only: false,
             create: true,
             exclusive: false,
             lock_timeout: Duration::ZERO,
@@ -136,6 +138,19 @@ impl Options {
     /// How records are read. Default: [`ReadMode::Mapped`].
     pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
         self.read_mode = read_mode;
+        self
+    }
+
+    /// Whether to open for reading only: a view of the moment of the open, of a store that another
+    /// process may have open for writing; see [`crate::KvsEngine::refresh`]. Nothing is written and
+    /// no lock is taken, so it works on a directory that may not be written. Writes are answered
+    /// with [`KvsError::ReadOnly`]. Default: no.
+    ///
+    /// The view holds every write that had reached the operating system, durable or not. It keeps
+    /// the files it was made of, so space that compaction gives back meanwhile is free only when
+    /// the view is dropped. The `sled` engine cannot be opened so.
+    pub fn read_only(mut self, on: bool) -> Self {
+        self.read_only = on;
         self
     }
 
@@ -212,6 +227,9 @@ impl Options {
         if matches!(self.durability, Durability::Interval(every) if every.is_zero()) {
             return invalid("durability", "an interval above zero, or Sync");
         }
+        if self.read_only && self.exclusive {
+            return invalid("exclusive", "off to open a store for reading only");
+        }
         if self.compaction_bytes_per_second_max == Some(0) {
             return invalid("compaction_bytes_per_second_max", "above zero, or none");
         }
@@ -230,6 +248,7 @@ mod tests {
             ("segment_bytes_max", Options::new().segment_bytes_max(SEGMENT_BYTES_MAX + 1)),
             ("segment_bytes_min", Options::new().segment_bytes_min(SEGMENT_BYTES_MAX + 1)),
             ("durability", Options::new().durability(Durability::Interval(Duration::ZERO))),
+            ("exclusive", Options::new().read_only(true).exclusive(true)),
             (
                 "compaction_bytes_per_second_max",
                 Options::new().compaction_bytes_per_second_max(Some(0)),

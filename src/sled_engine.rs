@@ -118,11 +118,15 @@ impl SledKvsEngine {
     /// [`KvsError::NotADirectory`]; [`KvsError::WrongEngine`] if `dir` holds a store of another
     /// engine; [`KvsError::Locked`] (without a process id) if it is open already;
     /// [`KvsError::NoStore`] and [`KvsError::StoreExists`] as the options ask;
-    /// [`KvsError::InvalidOption`]; [`KvsError::Io`], [`KvsError::Corrupt`], [`KvsError::Thread`];
-    /// [`KvsError::Engine`] for what sled does not explain.
+    /// [`KvsError::InvalidOption`]; [`KvsError::Unsupported`] for reading only; [`KvsError::Io`],
+    /// [`KvsError::Corrupt`], [`KvsError::Thread`]; [`KvsError::Engine`] for what sled does not explain.
     #[expect(clippy::needless_pass_by_value, reason = "one signature for all engines")]
     pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         options.check()?;
+        if options.read_only {
+            let what = "opening for reading only";
+            return Err(KvsError::Unsupported { engine: SLED, what });
+        }
         let dir = dir.into();
         check_dir(&dir, &options)?;
         let db = open_db(&dir, &options)?;
@@ -284,6 +288,16 @@ impl KvsEngine for SledKvsEngine {
         self.with(|open| {
             self.apply_batch(open, batch)?;
             self.settle(open, options)
+        })
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.with(|open| {
+            let mut tally = open.tally.write();
+            open.db.clear().map_err(|error| self.explain("write to", error))?;
+            *tally.get_mut() = 0;
+            drop(tally);
+            self.settle(open, WriteOptions::default())
         })
     }
 

@@ -30,6 +30,8 @@ mod checkpoint;
 mod compaction;
 mod listing;
 mod loading;
+mod log_end;
+mod read_only;
 mod recovery;
 mod repair;
 mod verify;
@@ -62,9 +64,10 @@ use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
+use crate::store::loading::Opened;
 use crate::store::lookup::lend;
+use crate::store::read_only::Fingerprint;
 use crate::store::record::{Draft, Record};
-use crate::store::recovery::Recovered;
 use crate::store::reserve::Reserve;
 use crate::store::segment::Segment;
 use crate::store::segments::Segments;
@@ -119,7 +122,18 @@ struct Core {
     /// What background compaction met; the next `compact()` returns it.
     background_error: Mutex<Option<KvsError>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
-    lock: Mutex<Option<Box<dyn DirLock>>>,
+    held: Mutex<Held>,
+}
+
+/// By what right the store is open.
+#[derive(Debug)]
+enum Held {
+    /// It may write.
+    Lock { _lock: Box<dyn DirLock> },
+    /// It may read what it was made of.
+    View(Fingerprint),
+    /// It is closed.
+    Nothing,
 }
 
 struct Handle(Arc<Core>);
@@ -184,6 +198,9 @@ impl KvStore {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
         options.check()?;
+        if options.read_only {
+            return Self::view_on(disk, dir, options, progress);
+        }
         if !options.create && !disk.exists(&dir) {
             return Err(KvsError::NoStore { path: dir });
         }
@@ -200,7 +217,26 @@ impl KvStore {
             }
             recovered => recovered,
         }?;
-        let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
+        Self::start(Core::new(disk, dir, options, recovered, Held::Lock { _lock: lock }))
+    }
+
+    /// A view of the store as it is now; see `read_only`.
+    fn view_on(
+        disk: &Arc<dyn Disk>,
+        dir: PathBuf,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        if !disk.exists(&dir) {
+            return Err(KvsError::NoStore { path: dir });
+        }
+        recovery::check_dir(&**disk, &dir, &options.clone().create(false))?;
+        let (view, fingerprint) = read_only::open(disk, &dir, &options, progress)?;
+        Self::start(Core::new(disk, dir, options, view, Held::View(fingerprint)))
+    }
+
+    fn start(core: Core) -> Result<Self> {
+        let core = Arc::new(core);
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
         if store.core.options.ordered {
@@ -249,6 +285,14 @@ impl KvsEngine for KvStore {
         }
         let (kind, sync) = (OpKind::Apply, options.sync);
         self.core.writer.write(&Op { kind, entries: &entries, sync }).map(drop)
+    }
+
+    fn clear(&self) -> Result<()> {
+        // Nothing is copied while every record dies.
+        let cleared =
+            self.core.compactor.at_rest(|_| self.core.write_one(OpKind::Apply, Draft::clear()));
+        self.core.segments.compaction_wanted.raise();
+        cleared.map(drop)
     }
 
     fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
@@ -319,6 +363,18 @@ impl KvsEngine for KvStore {
         source.and_then(|source: checkpoint::Source| source.write(core.segments.disk(), dir))
     }
 
+    fn refresh(&self) -> Result<Self> {
+        let core = &self.core;
+        core.check_not_closed()?;
+        let disk = core.segments.shared_disk();
+        if let Held::View(fingerprint) = &*core.held.lock()
+            && Fingerprint::take(&**disk, &core.dir)? != *fingerprint
+        {
+            return Self::view_on(disk, core.dir.clone(), core.options.clone(), &mut |_| {});
+        }
+        Ok(self.clone())
+    }
+
     fn close(&self) -> Result<()> {
         self.core.close()
     }
@@ -350,17 +406,17 @@ impl Core {
         disk: &Arc<dyn Disk>,
         dir: PathBuf,
         options: Options,
-        recovered: Recovered,
-        lock: Box<dyn DirLock>,
+        opened: Opened,
+        held: Held,
     ) -> Self {
-        let Recovered { keydir, segments, manifest, manifest_number, .. } = recovered;
+        let Opened { keydir, segments, manifest, manifest_number, .. } = opened;
         let writer = Writer::new(
             Arc::clone(disk),
             dir.clone(),
             &options,
             Arc::clone(&keydir),
             Arc::clone(&segments),
-            recovered.seqno,
+            opened.seqno,
         );
         let compactor = Compactor::new(
             Arc::clone(disk),
@@ -378,16 +434,19 @@ impl Core {
             segments,
             writer,
             compactor,
-            tails_cut: recovered.tails_cut,
+            tails_cut: opened.tails_cut,
             stop: AtomicBool::new(false),
             sync_wanted: Signal::default(),
             background_error: Mutex::new(None),
             threads: Mutex::default(),
-            lock: Mutex::new(Some(lock)),
+            held: Mutex::new(held),
         }
     }
 
     fn start_threads(self: &Arc<Self>) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
         let mut threads = self.threads.lock();
         let mut start = |name: &str, body: fn(&Self)| -> Result<()> {
             let core = Arc::clone(self);
@@ -472,14 +531,14 @@ impl Core {
         }
         // Another process may have the directory from here on: nobody may be at work in it.
         self.compactor.finish();
-        let mut lock = self.lock.lock();
-        if closed.is_ok() && lock.is_some() {
+        let mut held = self.held.lock();
+        if closed.is_ok() && matches!(*held, Held::Lock { .. }) {
             self.ease_next_open();
         }
         if let Err(error) = self.segments.sweep() {
             log::warn!("a compacted file stays until the next open: {error}");
         }
-        *lock = None;
+        *held = Held::Nothing;
         closed
     }
 

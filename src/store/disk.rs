@@ -364,6 +364,12 @@ impl LogFile {
         self.written.load(Ordering::Acquire)
     }
 
+    /// Lets readers look at no more than `len` bytes. For a file that another process appends to.
+    pub(crate) fn shorten_to(&self, len: u64) {
+        // Release: pairs with the Acquire in `len`.
+        self.written.fetch_min(len, Ordering::Release);
+    }
+
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync()
     }

@@ -70,6 +70,11 @@ impl KeyOrder {
         }
     }
 
+    /// Takes out every key. None is in the keydir any more, and none is added meanwhile.
+    pub(crate) fn clear(&self) {
+        self.keys.clear();
+    }
+
     /// Returns when the set is built. If it is not, and nobody is at it, `add_all` is to call
     /// [`KeyOrder::add`] for every key, under the lock of its shard. If it fails, the next one to
     /// ask begins anew.

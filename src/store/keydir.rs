@@ -288,11 +288,16 @@ impl Keydir {
         );
         *books = fresh;
         shard.table.replace(table);
+        self.note_loaded();
+        Ok(())
+    }
+
+    /// Takes down that a shard is not pending any more.
+    fn note_loaded(&self) {
         // AcqRel: pairs with the Acquire in `load_all` and `is_loaded`.
         if self.pending_count.fetch_sub(1, Ordering::AcqRel) == 1 {
             *self.source.lock() = None;
         }
-        Ok(())
     }
 
     /// Number of keys. Waits for every shard, if the keys were not counted when the store was
@@ -400,6 +405,24 @@ impl Keydir {
         locations.extend(words.filter(|word| *word > DELETED).map(Location::from_bits));
         meanwhile();
         Ok(())
+    }
+
+    /// Removes every entry, shard by shard. Only the group leader calls it, so nothing is added
+    /// meanwhile.
+    pub(crate) fn clear(&self) {
+        for shard in &self.shards {
+            let mut books = shard.books.lock();
+            let was_pending = shard.table.load(&pin()).is_pending();
+            let (table, none) = Table::of(0, std::iter::empty());
+            *books = none;
+            shard.table.replace(table);
+            if was_pending {
+                self.note_loaded();
+            }
+        }
+        // Relaxed: as in `len`.
+        self.key_count.store(0, Ordering::Relaxed);
+        self.order.clear();
     }
 
     /// Memory that the entries take, in bytes.

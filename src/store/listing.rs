@@ -34,8 +34,8 @@ pub struct LogRecord<'a> {
     pub bytes: u64,
     /// Its place in the order of writes; 0 if it is unreadable.
     pub seqno: u64,
-    /// "put", "tombstone" (a key was removed), "mark" (what was durable), "footer" (the end of a
-    /// file), or "unreadable".
+    /// "put", "tombstone" (a key was removed), "clear" (all keys were), "mark" (what was durable),
+    /// "footer" (the end of a file), or "unreadable".
     pub kind: &'static str,
     /// Key of a put or tombstone, else empty.
     pub key: &'a [u8],
@@ -123,13 +123,15 @@ const TOMBSTONE: &str = "tombstone";
 pub(crate) struct Newest {
     seed: u64,
     seqnos: HashMap<[u64; 2], Seqno>,
+    /// The last clear: what is older is not live.
+    clear: Seqno,
 }
 
 impl Newest {
     /// Reads all of `survey`. `note` is called for each segment when it was read, with how many
     /// bytes it has.
     pub(crate) fn of(survey: &Survey, seed: u64, mut note: impl FnMut(u64)) -> Self {
-        let mut newest = Self { seed, seqnos: HashMap::new() };
+        let mut newest = Self { seed, seqnos: HashMap::new(), clear: Seqno::ZERO };
         for segment in &survey.segments {
             newest.read(segment);
             note(segment.len);
@@ -148,8 +150,13 @@ impl Newest {
             }) else {
                 continue;
             };
-            if !matches!(record.kind, Kind::Put | Kind::Tombstone) {
-                continue;
+            match record.kind {
+                Kind::Put | Kind::Tombstone => {}
+                Kind::Clear => {
+                    self.clear = self.clear.max(record.seqno);
+                    continue;
+                }
+                Kind::Mark | Kind::Footer => continue,
             }
             batch.push((self.hash(record.key), record.seqno));
             if record.place != BatchPlace::More {
@@ -167,9 +174,9 @@ impl Newest {
         [half(hash >> 64), half(hash)]
     }
 
-    /// Whether `record` is the newest write of its key.
+    /// Whether `record` is the newest write of its key, and nothing was cleared since.
     pub(crate) fn is(&self, record: &Record<'_>) -> bool {
-        self.seqnos.get(&self.hash(record.key)) == Some(&record.seqno)
+        record.seqno > self.clear && self.seqnos.get(&self.hash(record.key)) == Some(&record.seqno)
     }
 
     /// As [`Newest::is`], once: another copy of the same write is not new any more.

@@ -21,8 +21,9 @@ use std::thread;
 use crate::error::Result;
 use crate::store::disk::Disk;
 use crate::store::hint::{Hint, HintBuilder, HintEntry, HintOf};
-use crate::store::keydir::{KeyHash, KeyHasher, ShardSource};
+use crate::store::keydir::{KeyHash, KeyHasher, Keydir, ShardSource};
 use crate::store::location::{Location, Seqno};
+use crate::store::manifest::Manifest;
 use crate::store::names;
 use crate::store::record::{Footer, Record};
 use crate::store::reserve::Reserve;
@@ -34,6 +35,19 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Bytes of a segment after which the count of bytes read goes on (1 MiB).
 const COUNT_BYTES: u64 = 1 << 20;
+
+/// What an open found, for the store to be built on.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) keydir: Arc<Keydir>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_number: u64,
+    /// The last write.
+    pub(crate) seqno: Seqno,
+    /// Crash tails that were cut off.
+    pub(crate) tails_cut: u64,
+}
 
 /// The hints of the segments that were live when the store was opened.
 pub(crate) struct HintedIndex {

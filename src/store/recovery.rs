@@ -30,31 +30,19 @@ use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
-use crate::store::hint::{HintBuilder, HintOf};
+use crate::store::hint::HintOf;
 use crate::store::keydir::{KeyHasher, Keydir};
-use crate::store::loading::{self, HintedIndex};
+use crate::store::loading::{self, HintedIndex, Opened};
 use crate::store::location::{SegmentId, Seqno, Slot};
+use crate::store::log_end::{LogEnd, walk_to_end};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
-use crate::store::record::{self, BatchPlace, Footer, Kind, Salt};
+use crate::store::record::{self, Salt};
 use crate::store::reserve::Reserve;
 use crate::store::segment::{FORMAT, HEADER_LEN, Origin, Segment, SegmentHeader, Step};
 use crate::store::segments::Segments;
 use crate::store::stats::Progress;
 use crate::sync::Arc;
-
-/// What recovery found.
-#[derive(Debug)]
-pub(crate) struct Recovered {
-    pub(crate) keydir: Arc<Keydir>,
-    pub(crate) segments: Arc<Segments>,
-    pub(crate) manifest: Manifest,
-    pub(crate) manifest_number: u64,
-    /// The last write.
-    pub(crate) seqno: Seqno,
-    /// Crash tails that were cut off.
-    pub(crate) tails_cut: u64,
-}
 
 /// Opens the store in `dir`, which is locked and was checked by [`check_dir`], or makes one.
 ///
@@ -65,7 +53,7 @@ pub(crate) fn recover(
     options: &Options,
     reserve: &Arc<Reserve>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Recovered> {
+) -> Result<Opened> {
     let files = disk.list(dir)?;
     let (number, manifest) = match Manifest::find(&**disk, dir, &files) {
         Ok(Some(_)) if options.exclusive => {
@@ -168,16 +156,6 @@ struct Recovery {
     number: u64,
     hasher: KeyHasher,
     tails_cut: u64,
-}
-
-/// Where the good part of a log ends.
-struct LogEnd {
-    offset: u64,
-    /// What its footer says, or is to say.
-    footer: Footer,
-    sealed: bool,
-    /// Whether the file goes on behind `offset`.
-    torn: bool,
 }
 
 impl Recovery {
@@ -360,7 +338,7 @@ impl Recovery {
         last_of_logs: Seqno,
         files: &[OsString],
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Recovered> {
+    ) -> Result<Opened> {
         let highest = files.iter().filter_map(segment_id).map(SegmentId::get).max().unwrap_or(0);
         let next_id = SegmentId::new((highest + 1).max(self.manifest.log_from));
         let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
@@ -373,7 +351,9 @@ impl Recovery {
             next_id,
             last_of_logs,
         ));
-        let opened = self.open_listed(&segments, last_of_logs)?;
+        let listed = self.manifest.segments.iter();
+        let opened = listed.map(|listed| segments.open_listed(listed, last_of_logs));
+        let opened = opened.collect::<Result<Vec<_>>>()?;
         segments.publish();
         let footers = opened.iter().filter_map(|segment| segment.footer());
         let seqno = footers.map(|footer| footer.seqno_max).max().unwrap_or(Seqno::ZERO);
@@ -384,7 +364,7 @@ impl Recovery {
         let key_count = self.manifest.key_count.filter(|_| is_as_closed);
         let keydir = Keydir::pending(self.hasher, Arc::new(index), key_count);
         self.list(next_id, seqno)?;
-        Ok(Recovered {
+        Ok(Opened {
             keydir: Arc::new(keydir),
             segments,
             manifest: self.manifest,
@@ -392,23 +372,6 @@ impl Recovery {
             seqno,
             tails_cut: self.tails_cut,
         })
-    }
-
-    fn open_listed(&self, segments: &Segments, last: Seqno) -> Result<Vec<Arc<Segment>>> {
-        let open = |listed: &ListedSegment| {
-            let path = self.path(SegmentId::new(listed.id));
-            let segment = segments.open(SegmentId::new(listed.id))?;
-            if segment.len() != listed.bytes {
-                let what = "the file does not end as the manifest says";
-                return Err(KvsError::corrupt(&path, segment.len().min(listed.bytes), what));
-            }
-            if segment.footer().is_none() {
-                log::error!("{}: the footer is damaged", path.display());
-                segment.set_lost_footer(last);
-            }
-            Ok(segment)
-        };
-        self.manifest.segments.iter().map(open).collect()
     }
 
     /// Writes a new manifest if logs were sealed since the last one.
@@ -443,48 +406,4 @@ fn vouches(log: &Segment, from: u64, lost: Seqno) -> Result<bool> {
             Step::Damaged { offset, .. } => offset + 8,
         };
     }
-}
-
-/// Walks a log to its first byte that is no record, and gathers its hint. An unfinished batch does
-/// not count.
-///
-/// A footer at the end proves nothing: rotation does not wait for the disk, so after a power loss
-/// the footer may be there and records before it may not.
-fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, HintBuilder)> {
-    let before = log.header.seqno_before;
-    let mut hint = HintBuilder::new(hasher);
-    let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
-    let mut end = HEADER_LEN;
-    // Records of a batch whose last one has not come yet.
-    let mut open_batch = 0;
-    let mut scan = log.scan();
-    while let Step::Record { offset, record } = scan.step()? {
-        if record.kind == Kind::Footer {
-            let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
-            let is_last = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
-            if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
-                let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false };
-                return Ok((end, hint));
-            }
-            break;
-        }
-        open_batch += u64::from(record.kind.is_write());
-        // A record that does not follow on was not written after the one before: the log ended.
-        if record.seqno.get() != footer.seqno_max.get() + open_batch {
-            break;
-        }
-        hint.add(&record, offset);
-        if record.place == BatchPlace::More {
-            continue;
-        }
-        footer.seqno_max = record.seqno;
-        footer.record_count += open_batch;
-        open_batch = 0;
-        end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
-    }
-    if open_batch > 0 {
-        hint.forget_after(footer.seqno_max);
-    }
-    let torn = end < log.len();
-    Ok((LogEnd { offset: end, footer, sealed: false, torn }, hint))
 }

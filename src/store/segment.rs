@@ -185,7 +185,7 @@ impl Segment {
     ) -> Result<Self> {
         let header = SegmentHeader::read(disk, path)?
             .ok_or_else(|| KvsError::corrupt(path, 0, "the segment has no header"))?;
-        let file = disk.open(path)?;
+        let file = disk.open_to_read(path)?;
         let len = file.len()?;
         let log = Arc::new(LogFile::sealed(file, len, read_mode));
         let segment = Self::new(header, slot, log, None);
@@ -226,6 +226,11 @@ impl Segment {
     /// Length of the file, in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.log.len()
+    }
+
+    /// Leaves out what lies from `len` on. Only whoever just opened it may.
+    pub(crate) fn shorten_to(&self, len: u64) {
+        self.log.shorten_to(len);
     }
 
     /// What the footer says, if the segment is sealed.
@@ -322,6 +327,11 @@ impl Segment {
         // Relaxed: as in `live_bytes`.
         let before = self.live_bytes.fetch_sub(len, Ordering::Relaxed);
         debug_assert!(before >= len, "{}: {len} of {before} live bytes", self.path().display());
+    }
+
+    pub(crate) fn clear_live(&self) {
+        // Relaxed: as in `live_bytes`.
+        self.live_bytes.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn tombstone_bytes(&self) -> u64 {

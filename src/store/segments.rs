@@ -14,9 +14,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{KvsError, Result};
-use crate::options::Options;
+use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::manifest::ListedSegment;
 use crate::store::names;
 use crate::store::record::{Salt, Unverified};
 use crate::store::reserve::Reserve;
@@ -135,6 +136,11 @@ impl Segments {
         &*self.disk
     }
 
+    /// The same, for another store on it.
+    pub(crate) fn shared_disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// Creates a segment file for `origin`. Readers find it after [`Segments::add`].
     pub(crate) fn create(
         &self,
@@ -153,17 +159,37 @@ impl Segments {
             .inspect(|writer| books.hold(slot, writer.segment()))
     }
 
-    /// Opens the sealed segment file of `id`. Readers find it after [`Segments::publish`].
-    pub(crate) fn open(&self, id: SegmentId) -> Result<Arc<Segment>> {
+    /// Opens the segment file of `id`, which is sealed or being written by another process. Readers
+    /// find it after [`Segments::publish`].
+    pub(crate) fn open(&self, id: SegmentId, is_sealed: bool) -> Result<Arc<Segment>> {
         let mut books = self.books.lock();
         let slot = books.reserve()?;
         let path = names::segment(&self.dir, id);
-        let segment = Segment::open(&*self.disk, &path, slot, self.options.read_mode)?;
+        // What grows beneath a reader, or may be cut, is not mapped: reading there must fail, not
+        // kill.
+        let read_mode = if is_sealed { self.options.read_mode } else { ReadMode::Positioned };
+        let segment = Segment::open(&*self.disk, &path, slot, read_mode)?;
         if segment.header.id != id || segment.header.store_id != self.store_id {
             return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
         }
         let segment = Arc::new(segment);
         books.hold(slot, &segment);
+        Ok(segment)
+    }
+
+    /// As [`Segments::open`], for a segment that a manifest lists. None of its writes comes after
+    /// `last`.
+    pub(crate) fn open_listed(&self, listed: &ListedSegment, last: Seqno) -> Result<Arc<Segment>> {
+        let segment = self.open(SegmentId::new(listed.id), true)?;
+        if segment.len() != listed.bytes {
+            let what = "the file does not end as the manifest says";
+            let offset = segment.len().min(listed.bytes);
+            return Err(KvsError::corrupt(segment.path(), offset, what));
+        }
+        if segment.footer().is_none() {
+            log::error!("{}: the footer is damaged", segment.path().display());
+            segment.set_lost_footer(last);
+        }
         Ok(segment)
     }
 
@@ -310,6 +336,11 @@ impl Segments {
         // Relaxed: changed under the lock only.
         let next_id = SegmentId::new(self.next_id.load(Ordering::Relaxed));
         Snapshot { segments, next_id, seqno: books.seqno }
+    }
+
+    /// Takes down that nothing is live any more. Nothing is being compacted.
+    pub(crate) fn clear_live(&self) {
+        self.books.lock().table.iter().flatten().for_each(|segment| segment.clear_live());
     }
 
     /// Bytes of live records and bytes of files.

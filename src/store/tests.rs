@@ -33,13 +33,14 @@ enum Step {
     Remove(usize),
     /// For each key a length, or nothing to remove it.
     Batch(&'static [(usize, Option<usize>)]),
+    Clear,
     Sync,
     Compact,
     /// Closes the store and opens it again.
     Reopen,
 }
 
-use Step::{Batch, Compact, Remove, Reopen, Set, Sync};
+use Step::{Batch, Clear, Compact, Remove, Reopen, Set, Sync};
 
 /// Everything that touches files, in every order that has been thought of.
 const HISTORY: &[Step] = &[
@@ -70,6 +71,13 @@ const HISTORY: &[Step] = &[
     Set(5, 1),
     Compact,
     Set(5, 2),
+    Clear,
+    Set(2, 40),
+    Compact,
+    Set(0, 20),
+    Clear,
+    Reopen,
+    Set(4, 300),
 ];
 
 /// Without tombstones, compaction leaves sealed segments alone in which nothing is dead, among them
@@ -126,6 +134,7 @@ fn do_step(store: &KvStore, step: Step, number: usize) -> Result<()> {
             }
             store.apply(&batch)
         }
+        Clear => store.clear(),
         Sync => store.sync(),
         Compact => store.compact(),
         Reopen => Ok(()),
@@ -143,6 +152,7 @@ fn after(content: &Content, step: Step, number: usize) -> Option<Content> {
         Set(key, len) => put(key, Some(len)),
         Remove(key) => put(key, None),
         Batch(ops) => ops.iter().for_each(|(key, len)| put(*key, *len)),
+        Clear => next.clear(),
         Sync | Compact | Reopen => return None,
     }
     Some(next)

@@ -62,6 +62,8 @@ const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
 const POISONED: u8 = 2;
 const CLOSED: u8 = 3;
+/// Never takes anything.
+const READ_ONLY: u8 = 4;
 
 /// How often `close` looks whether the queue has run dry.
 const CLOSE_POLL: Duration = Duration::from_micros(100);
@@ -118,7 +120,7 @@ impl Writer {
             lane: Mutex::new(lane),
             sync_lane: SyncLane::new(disk, dir.clone(), last),
             dir,
-            state: AtomicU8::new(OPEN),
+            state: AtomicU8::new(if options.read_only { READ_ONLY } else { OPEN }),
             published: AtomicU64::new(last.get()),
             commit_wanted: Signal::default(),
             counts: Counts::default(),
@@ -215,11 +217,14 @@ impl Writer {
         for Request { op, reply } in requests {
             let entries = op.entries();
             // A group lies in one segment; what does not fit begins the next one.
-            if !lane.staged.is_empty() && !lane.fits(&entries) {
+            if !lane.staged.is_empty() && (op.is_clear() || !lane.fits(&entries)) {
                 self.finish(&mut lane, &mut replies, sync, &mut calls);
             }
             sync |= op.sync;
             replies.push((reply, self.stage(&mut lane, op.kind, &entries, true)));
+            if op.is_clear() {
+                self.finish(&mut lane, &mut replies, sync, &mut calls);
+            }
         }
         self.finish(&mut lane, &mut replies, sync, &mut calls);
         drop(lane);
@@ -278,9 +283,9 @@ impl Writer {
         let [entry] = entries else {
             return self.stage_batch(lane, entries, grouped, &guard);
         };
-        let is_put = entry.draft.kind == Kind::Put;
+        let is_tombstone = entry.draft.kind == Kind::Tombstone;
         let holds = match kind {
-            OpKind::Apply if is_put => true,
+            OpKind::Apply if !is_tombstone => true,
             OpKind::Apply | OpKind::IfPresent => self.newest(lane, entry, &guard)?.is_some(),
             OpKind::IfUnchanged(seqno) => self.newest(lane, entry, &guard)? == seqno,
         };
@@ -491,6 +496,7 @@ impl Writer {
         let mut lane = self.lane.lock();
         let closed = match self.state() {
             CLOSED => return Ok(()),
+            READ_ONLY => Ok(()),
             POISONED => Err(KvsError::Poisoned),
             _ => {
                 if let Err(error) = self.seal(&mut lane) {
@@ -522,6 +528,7 @@ impl Writer {
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.state() {
             OPEN => Ok(()),
+            READ_ONLY => Err(KvsError::ReadOnly),
             POISONED => Err(KvsError::Poisoned),
             _ => Err(KvsError::Closed),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use kvs::{
-    AnyEngine, Durability, KvStore, KvsEngine, KvsError, Options, Result, Write, WriteBatch,
+    AnyEngine, Durability, KvStore, KvsEngine, KvsError, Options, Result, Scan, Write, WriteBatch,
     WriteOptions,
 };
 
@@ -138,6 +138,8 @@ every_engine! {
     text_api_refuses_a_value_that_is_not_utf8
     later_operations_of_a_batch_win
     empty_batch_does_nothing
+    clear_removes_every_key_for_good_and_the_store_goes_on
+    clear_beside_writers_keeps_what_is_written_after_it
     batch_can_be_applied_again
     refused_batch_applies_nothing
     batch_over_the_limit_is_refused_and_nothing_is_applied
@@ -204,6 +206,71 @@ const SAID_WITHIN: Duration = Duration::from_secs(20);
 
 fn number(value: &[u8]) -> u64 {
     u64::from_le_bytes(value.try_into().unwrap())
+}
+
+fn clear_removes_every_key_for_good_and_the_store_goes_on<F: Factory>() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = F::open(dir.path());
+    store.clear().unwrap();
+    for i in 0..300_u32 {
+        store.set_bytes(&i.to_be_bytes(), &[1; 50]).unwrap();
+    }
+    store.remove_bytes(&7_u32.to_be_bytes()).unwrap();
+    assert_eq!(store.scan(Scan::all()).unwrap().count(), 299);
+    store.clear().unwrap();
+    assert_eq!(store.len().unwrap(), 0);
+    assert_eq!(store.iter().unwrap().count() + store.scan(Scan::all()).unwrap().count(), 0);
+    assert_eq!(store.get_bytes(&5_u32.to_be_bytes()).unwrap(), None);
+    assert!(matches!(store.remove_bytes(&5_u32.to_be_bytes()), Err(KvsError::KeyNotFound)));
+    store.set_bytes(b"after", b"1").unwrap();
+    store.close().unwrap();
+    assert!(matches!(store.clear(), Err(KvsError::Closed)));
+    drop(store);
+    for _ in 0..2 {
+        let store = F::open(dir.path());
+        let keys: Vec<_> = store.iter().unwrap().map(|entry| entry.unwrap().0).collect();
+        assert_eq!((keys, store.len().unwrap()), (vec![b"after".to_vec()], 1));
+        store.compact().unwrap();
+    }
+}
+
+/// Each writer waits for its set before a clear, or after it; what it set after the last clear it
+/// has seen is there.
+fn clear_beside_writers_keeps_what_is_written_after_it<F: Factory>() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = F::open(dir.path());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for writer in 0..3_u32 {
+            let (store, done) = (&store, &done);
+            scope.spawn(move || {
+                for i in 0.. {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let mut batch = WriteBatch::new();
+                    batch.set(&[b"a", &writer.to_be_bytes()[..]].concat(), &u32::to_be_bytes(i));
+                    batch.set(&[b"b", &writer.to_be_bytes()[..]].concat(), &u32::to_be_bytes(i));
+                    store.apply(&batch).unwrap();
+                }
+            });
+        }
+        for _ in 0..50 {
+            store.clear().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let entries: Vec<_> = store.scan(Scan::all()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(entries.len() as u64, store.len().unwrap());
+    let (first, second) = entries.split_at(entries.len() / 2);
+    let values = |half: &[(Vec<u8>, kvs::Value)]| -> Vec<Vec<u8>> {
+        half.iter().map(|(_, value)| value.to_vec()).collect()
+    };
+    assert_eq!(values(first), values(second), "half a batch is left");
+    store.clear().unwrap();
+    store.set_bytes(b"last", b"1").unwrap();
+    drop(store);
+    assert_eq!(F::open(dir.path()).len().unwrap(), 1);
 }
 
 fn absent_key_is_none_in_every_read<F: Factory>() {

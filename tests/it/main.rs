@@ -16,6 +16,7 @@ mod header;
 mod model;
 mod model_engine;
 mod opening;
+mod read_only;
 mod recovery;
 mod scan;
 mod server;

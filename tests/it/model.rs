@@ -54,6 +54,7 @@ enum Step {
     Batch { ops: Vec<(u8, Option<Filled>)>, sync: bool },
     Get { key: u8 },
     Len,
+    Clear,
     Sync,
     Compact,
     Reopen { closing: bool },
@@ -108,6 +109,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         10 => (ops, any::<bool>()).prop_map(|(ops, sync)| Step::Batch { ops, sync }),
         20 => any_key().prop_map(|key| Step::Get { key }),
         5 => Just(Step::Len),
+        1 => Just(Step::Clear),
         2 => Just(Step::Sync),
         3 => Just(Step::Compact),
         5 => any::<bool>().prop_map(|closing| Step::Reopen { closing }),
@@ -192,6 +194,10 @@ fn check_step<E: KvsEngine>(store: &E, map: &mut BTreeMap<Vec<u8>, Vec<u8>>, ste
         }
         Step::Get { key } => check_get(store, map, *key),
         Step::Len => assert_eq!(store.len().unwrap(), u64::try_from(map.len()).unwrap()),
+        Step::Clear => {
+            store.clear().unwrap();
+            map.clear();
+        }
         Step::Sync => store.sync().unwrap(),
         Step::Compact => store.compact().unwrap(),
         Step::Reopen { .. } => {}

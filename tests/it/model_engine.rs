@@ -62,6 +62,10 @@ impl KvsEngine for ModelEngine {
         self.write(|map| map.remove(key).map(drop).ok_or(KvsError::KeyNotFound))?
     }
 
+    fn clear(&self) -> Result<()> {
+        self.write(Map::clear)
+    }
+
     fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
         check_lengths(key, b"")?;
         loop {

@@ -53,6 +53,12 @@ impl Writer {
     ) -> Result<bool> {
         let key = lane.key(staged);
         let location = segment.location(base + offset(staged.start));
+        if staged.kind == Kind::Clear {
+            self.keydir.clear();
+            self.segments.clear_live();
+            segment.add_tombstone(staged.len);
+            return Ok(false);
+        }
         let change = self.keydir.change(staged.hash, guard)?;
         let mut scratch = Vec::new();
         let mut found = None;

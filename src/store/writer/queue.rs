@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use crate::error::{KvsError, Result};
 use crate::store::keydir::KeyHash;
 use crate::store::location::Seqno;
-use crate::store::record::Draft;
+use crate::store::record::{Draft, Kind};
 use crate::sync::{Arc, Condvar, Mutex};
 use crate::write_batch::WriteDone;
 
@@ -75,6 +75,12 @@ impl QueuedOp {
         };
         let parts = op.entries.iter().map(&mut part).collect();
         Self { kind: op.kind, parts, bytes, sync: op.sync }
+    }
+
+    /// Whether it clears the store. Then it is a group of its own: what comes after it in the queue
+    /// is decided on a store that is empty.
+    pub(super) fn is_clear(&self) -> bool {
+        self.parts.iter().any(|(_, draft, ..)| draft.kind == Kind::Clear)
     }
 
     pub(super) fn entries(&self) -> Vec<Entry<'_>> {

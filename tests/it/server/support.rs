@@ -230,6 +230,10 @@ impl KvsEngine for Hooked {
         self.inner.len()
     }
 
+    fn clear(&self) -> Result<()> {
+        self.inner.clear()
+    }
+
     fn sync(&self) -> Result<()> {
         self.inner.sync()
     }

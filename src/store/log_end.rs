@@ -1,0 +1,64 @@
+//! The end of a log that nobody vouches for: where its last whole write is.
+//!
+//! Used by those who find a log as its writer left it, or is just writing it. Reads the file from
+//! front to back, verifies every record, and changes nothing; any thread may.
+
+use crate::error::Result;
+use crate::store::hint::HintBuilder;
+use crate::store::keydir::KeyHasher;
+use crate::store::record::{BatchPlace, Footer, Kind};
+use crate::store::segment::{HEADER_LEN, Segment, Step};
+
+/// Where the good part of a log ends.
+pub(crate) struct LogEnd {
+    pub(crate) offset: u64,
+    /// What its footer says, or is to say.
+    pub(crate) footer: Footer,
+    pub(crate) sealed: bool,
+    /// Whether the file goes on behind `offset`.
+    pub(crate) torn: bool,
+}
+
+/// Walks a log to its first byte that is no record, and gathers its hint. An unfinished batch does
+/// not count.
+///
+/// A footer at the end proves nothing: rotation does not wait for the disk, so after a power loss
+/// the footer may be there and records before it may not.
+pub(crate) fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, HintBuilder)> {
+    let before = log.header.seqno_before;
+    let mut hint = HintBuilder::new(hasher);
+    let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
+    let mut end = HEADER_LEN;
+    // Records of a batch whose last one has not come yet.
+    let mut open_batch = 0;
+    let mut scan = log.scan();
+    while let Step::Record { offset, record } = scan.step()? {
+        if record.kind == Kind::Footer {
+            let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
+            let is_last = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+            if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
+                let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false };
+                return Ok((end, hint));
+            }
+            break;
+        }
+        open_batch += u64::from(record.kind.is_write());
+        // A record that does not follow on was not written after the one before: the log ended.
+        if record.seqno.get() != footer.seqno_max.get() + open_batch {
+            break;
+        }
+        hint.add(&record, offset);
+        if record.place == BatchPlace::More {
+            continue;
+        }
+        footer.seqno_max = record.seqno;
+        footer.record_count += open_batch;
+        open_batch = 0;
+        end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+    }
+    if open_batch > 0 {
+        hint.forget_after(footer.seqno_max);
+    }
+    let torn = end < log.len();
+    Ok((LogEnd { offset: end, footer, sealed: false, torn }, hint))
+}
