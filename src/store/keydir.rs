@@ -34,6 +34,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::error::KvsError;
 use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
 use crate::sync::{AtomicU64, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin};
@@ -75,6 +76,7 @@ impl KeyHash {
 pub(crate) struct Keydir {
     shards: Box<[Shard]>,
     seed: u64,
+    key_count: AtomicU64,
     order: KeyOrder,
 }
 
@@ -155,7 +157,7 @@ impl Keydir {
             }),
         };
         let shards = (0..SHARD_COUNT).map(|_| shard()).collect();
-        Self { shards, seed, order: KeyOrder::default() }
+        Self { shards, seed, key_count: AtomicU64::new(0), order: KeyOrder::default() }
     }
 
     #[inline]
@@ -166,6 +168,43 @@ impl Keydir {
     /// The keys in order, for those who scan in order. Changed under the locks of the shards.
     pub(crate) fn order(&self) -> &KeyOrder {
         &self.order
+    }
+
+    /// Number of keys, those included that have expired and that compaction has not dropped yet.
+    pub(crate) fn key_count(&self) -> u64 {
+        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
+        self.key_count.load(Ordering::Relaxed)
+    }
+
+    /// Takes down how many keys recovery has put in.
+    pub(crate) fn set_key_count(&self, key_count: u64) {
+        // Relaxed: nobody else has the keydir yet.
+        self.key_count.store(key_count, Ordering::Relaxed);
+    }
+
+    /// Counts `key`, and keeps the order of keys, if it comes or goes. The lock of its shard is
+    /// held.
+    pub(crate) fn note_presence(&self, key: &[u8], before: bool, after: bool) {
+        // Relaxed: as in `key_count`.
+        match (before, after) {
+            (false, true) => {
+                self.key_count.fetch_add(1, Ordering::Relaxed);
+                self.order.add(key);
+            }
+            (true, false) => {
+                self.key_count.fetch_sub(1, Ordering::Relaxed);
+                self.order.remove(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a key out whose record cannot be read any more. The order of keys keeps it, which
+    /// scans pass over.
+    pub(crate) fn note_unreadable_gone(&self, error: &KvsError) {
+        log::warn!("a key that has expired stays in the order of keys: {error}");
+        // Relaxed: as in `key_count`.
+        self.key_count.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -296,10 +335,14 @@ impl Change<'_> {
         }
     }
 
+    /// The entry that is exactly `location`, if there still is one.
+    pub(crate) fn entry_at(&self, location: Location) -> Option<Entry> {
+        self.candidates().find(|entry| entry.location == location)
+    }
+
     /// Points the entry that is exactly `from` at `to`; false if there is none any more.
     pub(crate) fn relocate(self, from: Location, to: Location) -> bool {
-        let found = self.candidates().find(|entry| entry.location == from);
-        found.map(|entry| self.replace(entry, to)).is_some()
+        self.entry_at(from).map(|entry| self.replace(entry, to)).is_some()
     }
 
     fn word(&self, location: Location) -> u64 {

@@ -495,19 +495,20 @@ impl<'a> Loader<'a> {
             let look = self.segments.look(entry.location, record.key, &guard, &mut scratch)?;
             if let Look::Found(holder, known) = look {
                 let known = holder.verify(known, entry.location.offset())?;
-                found = Some((entry, holder, known.seqno, known.kind, known.len()));
+                let put = (known.kind == Kind::Put).then(|| (known.len(), known.expiry_ms));
+                found = Some((entry, holder, known.seqno, put));
                 break;
             }
         }
         if record.kind == Kind::Tombstone {
             segment.add_tombstone(record.len());
         }
-        if let Some((entry, holder, seqno, kind, len)) = found {
+        if let Some((entry, holder, seqno, put)) = found {
             if seqno >= record.seqno {
                 return Ok(());
             }
-            if kind == Kind::Put {
-                holder.sub_live(len);
+            if let Some((len, expiry_ms)) = put {
+                holder.sub_live(len, expiry_ms);
             }
             change.replace(entry, location);
         } else {
@@ -517,7 +518,7 @@ impl<'a> Loader<'a> {
         }
         match record.kind {
             Kind::Tombstone => self.tombstones.lock().push((hash, location)),
-            _ => segment.add_live(record.len()),
+            _ => segment.add_live(record.len(), record.expiry_ms),
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ impl KvStore {
     pub fn stats(&self) -> Stats {
         let core = &self.core;
         let now = core.segments.snapshot().segments;
+        let now_ms = core.segments.clock.now_ms();
         let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
         // Relaxed: figures of about this moment.
         let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
@@ -38,6 +39,7 @@ impl KvStore {
             key_count: core.writer.key_count(),
             live_bytes: sum(Segment::live_bytes),
             total_bytes: sum(Segment::len),
+            expired_bytes: now.iter().map(|segment| segment.expired_bytes(now_ms)).sum(),
             tombstone_bytes: sum(Segment::tombstone_bytes),
             segment_count: now.iter().map(|_| 1).sum(),
             index_bytes: core.keydir.bytes(),

@@ -79,7 +79,6 @@ pub(crate) struct Writer {
     state: AtomicU8,
     /// Every write up to this one is published.
     published: AtomicU64,
-    key_count: AtomicU64,
     /// Raised when the committer thread is to lead.
     commit_wanted: Signal,
     pub(crate) counts: Counts,
@@ -102,6 +101,7 @@ impl Writer {
         last: Seqno,
         key_count: u64,
     ) -> Self {
+        keydir.set_key_count(key_count);
         let lane = Lane {
             active: None,
             seqno: last,
@@ -122,7 +122,6 @@ impl Writer {
             dir,
             state: AtomicU8::new(OPEN),
             published: AtomicU64::new(last.get()),
-            key_count: AtomicU64::new(key_count),
             commit_wanted: Signal::default(),
             counts: Counts::default(),
         }
@@ -333,16 +332,19 @@ impl Writer {
     }
 
     /// The seqno of the newest put of the entry's key, after the operations staged before it;
-    /// `None` if the key is absent.
+    /// `None` if the key is absent, or has expired.
     fn newest(&self, lane: &Lane, entry: &Entry<'_>, guard: &Guard) -> Result<Option<Seqno>> {
+        let clock = &self.segments.clock;
         if let Some(staged) = lane.latest_of(entry) {
-            return Ok((staged.kind == Kind::Put).then_some(staged.seqno));
+            let is_there = staged.kind == Kind::Put && !clock.has_passed(staged.expiry_ms);
+            return Ok(is_there.then_some(staged.seqno));
         }
         let mut scratch = Vec::new();
         for location in self.keydir.candidates(entry.hash, guard) {
             let look = self.segments.look(location, entry.draft.key, guard, &mut scratch)?;
             if let Look::Found(segment, record) = look {
-                return Ok(Some(segment.verify(record, location.offset())?.seqno));
+                let record = segment.verify(record, location.offset())?;
+                return Ok((!clock.has_passed(record.expiry_ms)).then_some(record.seqno));
             }
         }
         Ok(None)
@@ -546,8 +548,7 @@ impl Writer {
     }
 
     pub(crate) fn key_count(&self) -> u64 {
-        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
-        self.key_count.load(Ordering::Relaxed)
+        self.keydir.key_count()
     }
 }
 

@@ -11,6 +11,7 @@ mod atomic;
 mod cli;
 mod contract;
 mod dump;
+mod expiry;
 mod header;
 mod model;
 mod model_engine;

@@ -61,7 +61,8 @@ impl Writer {
                 Ok(Look::Found(holder, record)) => {
                     // A length is believed only if its checksum holds.
                     let len = record.trusted_len(holder.header.salt, entry.location.offset());
-                    found = Some((entry, holder, record.is_put(), len.unwrap_or(0)));
+                    let put = record.is_put().then(|| (len.unwrap_or(0), record.expiry_ms()));
+                    found = Some((entry, holder, put));
                     break;
                 }
                 // A damaged record cannot be told to be this key's; it stays, and reads of it say
@@ -71,16 +72,16 @@ impl Writer {
             }
         }
         match staged.kind {
-            Kind::Put => segment.add_live(staged.len),
+            Kind::Put => segment.add_live(staged.len, staged.expiry_ms),
             _ => segment.add_tombstone(staged.len),
         }
         // What is found may be the tombstone of a batch of this very group.
-        let was_there = matches!(found, Some((_, _, true, _)));
-        if let Some((_, holder, true, len)) = &found {
-            holder.sub_live(*len);
-            self.segments.note_dead(*len);
+        let was_there = matches!(found, Some((_, _, Some(_))));
+        if let Some((_, holder, Some((len, expiry_ms)))) = found {
+            holder.sub_live(len, expiry_ms);
+            self.segments.note_dead(len);
         }
-        self.note_presence(key, was_there, staged.kind == Kind::Put);
+        self.keydir.note_presence(key, was_there, staged.kind == Kind::Put);
         match (staged.kind, found) {
             (Kind::Put, Some((entry, ..))) => change.replace(entry, location),
             (Kind::Put, None) => change.insert(location),
@@ -92,22 +93,5 @@ impl Writer {
             (_, None) => {}
         }
         Ok(false)
-    }
-
-    /// Counts `key`, and keeps the order of keys, if it comes or goes. The lock of its shard is
-    /// held.
-    fn note_presence(&self, key: &[u8], before: bool, after: bool) {
-        // Relaxed: a statistic; who has seen a write return has synchronised with its leader.
-        match (before, after) {
-            (false, true) => {
-                self.key_count.fetch_add(1, Ordering::Relaxed);
-                self.keydir.order().add(key);
-            }
-            (true, false) => {
-                self.key_count.fetch_sub(1, Ordering::Relaxed);
-                self.keydir.order().remove(key);
-            }
-            _ => {}
-        }
     }
 }
