@@ -288,16 +288,12 @@ impl Compactor {
             self.sweep()?;
             self.segments.reserve.lend();
             room /= 2;
-            inputs.sort_by_key(|input| (copied(input), input.live_bytes()));
-            let (mut bytes, count) = (0, inputs.len());
+            inputs.sort_by_key(|input| copied(input));
+            let mut bytes = 0;
             inputs.retain(|input| {
                 bytes += copied(input);
                 bytes <= room
             });
-            if inputs.len() == count {
-                // Tombstones in place of expired records are not foreseen.
-                inputs.pop();
-            }
             // Without any copies a manifest still needs room.
             if inputs.is_empty() || room == 0 {
                 return ran.map(|_| 0);
