@@ -130,7 +130,7 @@ pub fn load<E: KvsEngine>(engine: &E, mut input: impl BufRead, skip: u64) -> Res
             continue;
         }
         match parse(&text) {
-            Ok((key, value, expiry_ms)) => loading.set(&key, &value, expiry_ms)?,
+            Ok(Loaded { key, value, expiry_ms }) => loading.set(&key, &value, expiry_ms)?,
             Err(what) => {
                 loading.finish()?;
                 return Err(KvsError::BadLine { path: None, line, what });
@@ -139,8 +139,14 @@ pub fn load<E: KvsEngine>(engine: &E, mut input: impl BufRead, skip: u64) -> Res
     }
 }
 
-/// Key, value and expiry of one line.
-fn parse(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Option<u64>), &'static str> {
+/// What a line says.
+struct Loaded {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    expiry_ms: Option<u64>,
+}
+
+fn parse(text: &[u8]) -> Result<Loaded, &'static str> {
     let line: LineIn = serde_json::from_slice(text)
         .map_err(|_| "not a JSON object with a key and a value, and nothing else")?;
     let key = json_text::join(line.key, line.key_b64).ok_or("no key, or not base64")?;
@@ -151,7 +157,7 @@ fn parse(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Option<u64>), &'static str> {
     if value.len() > VALUE_LEN_MAX {
         return Err("the value is over the limit of 1 GiB");
     }
-    Ok((key, value, line.expiry_ms))
+    Ok(Loaded { key, value, expiry_ms: line.expiry_ms })
 }
 
 /// What an import brought over.

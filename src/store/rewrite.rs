@@ -5,8 +5,8 @@
 //!        '------------------ somebody was faster ------------------'
 //! ```
 //! The writer decides under its lane whether the newest record of the key is still the one that was
-//! read (`OpKind::IfUnchanged`), so nobody's write falls between, and nobody waits for the decision.
-//! An expired record is an absent one in both places, by the same clock, which never goes back.
+//! read (`OpKind::IfUnchanged`), so nobody's write falls between, and nobody waits for the
+//! decision. An expired record is an absent one in both places, by the same clock, which never goes back.
 
 use crate::engine::Update;
 use crate::error::{KvsError, Result};

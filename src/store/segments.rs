@@ -283,8 +283,8 @@ impl Segments {
         (live, total)
     }
 
-    /// Whether half of the log that is being written has expired, or more, and there is enough of it
-    /// to be a segment. Compaction leaves logs alone that are not sealed; where nobody writes, this
+    /// Whether half of the log that is being written has expired, or more, and there is enough of
+    /// it to be a segment. Compaction leaves logs alone that are not sealed; where nobody writes, this
     /// one would never be.
     pub(crate) fn log_has_mostly_expired(&self) -> bool {
         let now_ms = self.clock.now_ms();

@@ -138,6 +138,9 @@ fn key_expires_by_itself<F: Factory>() {
     check_absent(&store, b"k");
 }
 
+/// A way of setting a key, by name.
+type Way<'a, E> = (&'a str, &'a dyn Fn(&E) -> Result<()>);
+
 fn setting_a_key_takes_its_expiry_off<F: Factory>() {
     let (_dir, store) = fresh::<F>();
     if !can_expire::<F>() {
@@ -146,7 +149,7 @@ fn setting_a_key_takes_its_expiry_off<F: Factory>() {
     let mut batch = WriteBatch::new();
     batch.set(b"k", b"2");
     let cas = |store: &F::Engine| store.compare_and_swap(b"k", Some(b"1"), Some(b"2")).map(drop);
-    let ways: [(&str, &dyn Fn(&F::Engine) -> Result<()>); 4] = [
+    let ways: [Way<F::Engine>; 4] = [
         ("set_bytes", &|store| store.set_bytes(b"k", b"2")),
         ("swap", &|store| store.swap(b"k", Some(b"2")).map(drop)),
         ("compare_and_swap", &cas),

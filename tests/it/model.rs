@@ -29,7 +29,10 @@ proptest! {
     #![proptest_config(config(32))]
 
     #[test]
-    fn sled_does_what_a_map_does(options in any_options(), history in vec(any_step(false), 1..100)) {
+    fn sled_does_what_a_map_does(
+        options in any_options(),
+        history in vec(any_step(false), 1..100),
+    ) {
         check_history::<crate::contract::Sled>(&options, &history);
     }
 }

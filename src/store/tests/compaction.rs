@@ -42,6 +42,33 @@ fn tombstones_that_have_to_stay_are_not_copied_for_ever() {
     assert!(stats.total_bytes <= 2 * stats.live_bytes + 2 * (4 << 10), "{stats:?}");
 }
 
+/// No segment is half dead, and tombstones are less than a tenth; together they are more than what
+/// lives. Then tombstones go with all that they outrank.
+#[test]
+fn files_stay_within_twice_what_lives_though_tombstones_stay() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let options = options(Durability::Os).segment_bytes_max(16 << 10);
+    let store = open(&disk, Path::new(DIR), &options).unwrap();
+    for number in 0..8_000_u16 {
+        store.set_bytes(&number.to_be_bytes(), &[1; 198]).unwrap();
+    }
+    store.core.writer.seal_active().unwrap();
+    for number in (0..8_000_u16).filter(|number| u32::from(*number) * 48 % 100 < 48) {
+        store.remove_bytes(&number.to_be_bytes()).unwrap();
+    }
+    store.core.writer.seal_active().unwrap();
+    let is_within = || {
+        let stats = store.stats();
+        // Headers and footers come on top.
+        let record_bytes = stats.total_bytes - 112 * stats.segment_count;
+        assert!(stats.tombstone_bytes * 10 < record_bytes, "{stats:?}");
+        record_bytes <= 2 * stats.live_bytes + 2 * (16 << 10)
+    };
+    assert!(!is_within(), "there is nothing to do: {:?}", store.stats());
+    assert!((1..5).contains(&compact_to_rest(&store)));
+    assert!(is_within(), "{:?}", store.stats());
+}
+
 /// A store of one small key is more header and footer than record.
 #[test]
 fn segment_of_one_small_record_is_left_alone() {
