@@ -6,7 +6,8 @@
 //! ```
 //! The writer decides under its lane whether the newest record of the key is still the one that was
 //! read (`OpKind::IfUnchanged`), so nobody's write falls between, and nobody waits for the
-//! decision. An expired record is an absent one in both places, by the same clock, which never goes back.
+//! decision. An expired record is an absent one in both places, by the same clock, which never
+//! goes back.
 
 use crate::engine::Update;
 use crate::error::{KvsError, Result};

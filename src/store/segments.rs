@@ -284,8 +284,8 @@ impl Segments {
     }
 
     /// Whether half of the log that is being written has expired, or more, and there is enough of
-    /// it to be a segment. Compaction leaves logs alone that are not sealed; where nobody writes, this
-    /// one would never be.
+    /// it to be a segment. Compaction leaves logs alone that are not sealed; where nobody writes,
+    /// this one would never be.
     pub(crate) fn log_has_mostly_expired(&self) -> bool {
         let now_ms = self.clock.now_ms();
         let books = self.books.lock();
