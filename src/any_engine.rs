@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::{KvsEngine, Update};
+use crate::engine::{Expiry, KvsEngine, Update};
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, WriteOptions};
@@ -99,6 +99,10 @@ impl KvsEngine for AnyEngine {
         on_engine!(self, engine => engine.set_bytes(key, value))
     }
 
+    fn set_with_expiry(&self, key: &[u8], value: &[u8], expiry_ms: u64) -> Result<()> {
+        on_engine!(self, engine => engine.set_with_expiry(key, value, expiry_ms))
+    }
+
     fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         on_engine!(self, engine => engine.get_with(key, read))
     }
@@ -169,6 +173,18 @@ impl KvsEngine for AnyEngine {
 
     fn write_then(&self, write: Write, done: WriteDone) {
         on_engine!(self, engine => engine.write_then(write, done));
+    }
+
+    fn expiry(&self, key: &[u8]) -> Result<Expiry> {
+        on_engine!(self, engine => engine.expiry(key))
+    }
+
+    fn get_with_expiry(&self, key: &[u8]) -> Result<Option<(Value, Option<u64>)>> {
+        on_engine!(self, engine => engine.get_with_expiry(key))
+    }
+
+    fn set_expiry(&self, key: &[u8], expiry_ms: Option<u64>) -> Result<Option<u64>> {
+        on_engine!(self, engine => engine.set_expiry(key, expiry_ms))
     }
 
     fn contains(&self, key: &[u8]) -> Result<bool> {

@@ -3,6 +3,7 @@
 //! ```text
 //! {"key":"no","value":"Oslo"}
 //! {"key_b64":"AP8=","value":"\u00e9"}      base64 where a key or a value is not UTF-8
+//! {"key":"a","value":"b","expiry_ms":1}    milliseconds since the Unix epoch, if the key expires
 //! ```
 //! One JSON object per line, for any engine and any version: what a store is moved with when its
 //! format changes, looked into with `jq`, sorted and compared with `sort` and `diff`. The order of
@@ -39,6 +40,8 @@ struct LineOut<'a> {
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry_ms: Option<u64>,
 }
 
 /// A field that this version does not know may be one that must not be lost, so it is refused.
@@ -49,9 +52,11 @@ struct LineIn {
     key_b64: Option<String>,
     value: Option<String>,
     value_b64: Option<String>,
+    expiry_ms: Option<u64>,
 }
 
-/// Writes every key and value of `engine` to `out`, as lines of JSON, and returns how many.
+/// Writes every key and value of `engine` to `out`, as lines of JSON, and returns how many. Keys
+/// that have expired are left out.
 ///
 /// ```
 /// use kvs::{KvStore, KvsEngine, dump};
@@ -80,10 +85,12 @@ pub fn dump<E: KvsEngine>(engine: &E, out: &mut dyn Write) -> Result<u64> {
     let failed = |source| KvsError::io("write to", Path::new("the dump"), source);
     let mut line_count = 0;
     for entry in engine.iter()? {
-        let (key, value) = entry?;
+        let (key, _) = entry?;
+        // Read once more, with the expiry of the same moment.
+        let Some((value, expiry_ms)) = engine.get_with_expiry(&key)? else { continue };
         let ((key, key_b64), (value, value_b64)) =
             (json_text::split(&key), json_text::split(&value));
-        let line = LineOut { key, key_b64, value, value_b64 };
+        let line = LineOut { key, key_b64, value, value_b64, expiry_ms };
         let mut line = serde_json::to_vec(&line).expect("strings have a JSON form");
         line.push(b'\n');
         out.write_all(&line).map_err(failed)?;
@@ -96,6 +103,9 @@ pub fn dump<E: KvsEngine>(engine: &E, out: &mut dyn Write) -> Result<u64> {
 /// Sets every key and value that `input` holds as [`dump`] writes them, in batches, and returns how
 /// many. The first `skip` lines are passed over; empty lines are, too. Keys that are there already
 /// and not in `input` stay.
+///
+/// A key that has expired meanwhile is no error: it is absent afterwards, as if it had been loaded
+/// in time, even if it was there before. An engine without expiry refuses lines with one.
 ///
 /// Nothing is made durable beyond what the store's options say: call [`KvsEngine::sync`] then.
 ///
@@ -120,7 +130,7 @@ pub fn load<E: KvsEngine>(engine: &E, mut input: impl BufRead, skip: u64) -> Res
             continue;
         }
         match parse(&text) {
-            Ok((key, value)) => loading.add(&key, Some(&value))?,
+            Ok(Loaded { key, value, expiry_ms }) => loading.set(&key, &value, expiry_ms)?,
             Err(what) => {
                 loading.finish()?;
                 return Err(KvsError::BadLine { path: None, line, what });
@@ -129,7 +139,14 @@ pub fn load<E: KvsEngine>(engine: &E, mut input: impl BufRead, skip: u64) -> Res
     }
 }
 
-fn parse(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
+/// What a line says.
+struct Loaded {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    expiry_ms: Option<u64>,
+}
+
+fn parse(text: &[u8]) -> Result<Loaded, &'static str> {
     let line: LineIn = serde_json::from_slice(text)
         .map_err(|_| "not a JSON object with a key and a value, and nothing else")?;
     let key = json_text::join(line.key, line.key_b64).ok_or("no key, or not base64")?;
@@ -140,7 +157,7 @@ fn parse(text: &[u8]) -> Result<(Vec<u8>, Vec<u8>), &'static str> {
     if value.len() > VALUE_LEN_MAX {
         return Err("the value is over the limit of 1 GiB");
     }
-    Ok((key, value))
+    Ok(Loaded { key, value, expiry_ms: line.expiry_ms })
 }
 
 /// What an import brought over.
@@ -176,7 +193,10 @@ pub fn import_old<E: KvsEngine>(
     let mut importing = Batches::new(engine);
     let read = old_logs::read(
         dir.as_ref(),
-        &mut |key, value| importing.add(key.as_bytes(), value.as_deref().map(str::as_bytes)),
+        &mut |key, value| match value {
+            Some(value) => importing.set(key.as_bytes(), value.as_bytes(), None),
+            None => importing.remove(key.as_bytes()),
+        },
         progress,
     );
     let write_count = importing.finish()?;
@@ -206,13 +226,22 @@ impl<'a, E: KvsEngine> Batches<'a, E> {
         Self { engine, batch: WriteBatch::new(), len: 0, count: 0 }
     }
 
-    /// Adds one write: to set `key`, or, without a value, to remove it.
-    fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        match value {
-            Some(value) => self.batch.set(key, value),
-            None => self.batch.remove(key),
+    fn set(&mut self, key: &[u8], value: &[u8], expiry_ms: Option<u64>) -> Result<()> {
+        match expiry_ms {
+            Some(expiry_ms) => self.batch.set_with_expiry(key, value, expiry_ms),
+            None => self.batch.set(key, value),
         };
-        self.len += key.len() + value.map_or(0, <[u8]>::len);
+        self.added(key.len() + value.len())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<()> {
+        self.batch.remove(key);
+        self.added(key.len())
+    }
+
+    /// Counts one write of `len` bytes, and applies the batch if it is full.
+    fn added(&mut self, len: usize) -> Result<()> {
+        self.len += len;
         self.count += 1;
         let is_full = self.batch.len() >= BATCH_LINES_MAX || self.len >= BATCH_LEN;
         if is_full { self.apply() } else { Ok(()) }

@@ -19,16 +19,54 @@ use crate::write_batch::{Write, WriteBatch, WriteDone};
 /// order between keys, except inside a batch. Clones are handles of one store; it is closed when
 /// the last one goes, or by [`KvsEngine::close`].
 ///
+/// # Expiry
+///
+/// A key can be given a time, in milliseconds since the Unix epoch, from which on it is absent, in
+/// every read, condition and scan, as if it had been removed at that millisecond. Nothing needs to
+/// run for that: reads compare with the system's clock. Setting a key anew takes its expiry off. If
+/// the clock is set back, what has expired stays so until the store is opened again; see
+/// [`crate::KvStore`]. An engine without expiry refuses to set one with [`KvsError::Unsupported`].
+///
 /// The methods on `String` are the text API of the first implementation, kept as it was.
 pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// Sets `key` to `value`. When this returns `Ok`, every later read sees it, and it is as
-    /// durable as the store's options say.
+    /// durable as the store's options say. It does not expire, whatever the key did before.
     ///
     /// # Errors
     ///
     /// [`KvsError::KeyTooLong`], [`KvsError::ValueTooLong`] (nothing is written);
     /// [`KvsError::NoSpace`], [`KvsError::Io`], [`KvsError::Poisoned`], [`KvsError::Closed`].
     fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()>;
+
+    /// Sets `key` to `value` until `expiry_ms`, in milliseconds since the Unix epoch: from that
+    /// millisecond on the key is absent. A time in the past is no error: the key is absent at once,
+    /// as if it had been removed, whether or not it was there. `u64::MAX` never comes.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    ///
+    /// use kvs::{Expiry, KvStore, KvsEngine};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = KvStore::open(dir.path())?;
+    /// let at = SystemTime::now() + Duration::from_secs(3600);
+    /// let at_ms = at.duration_since(UNIX_EPOCH)?.as_millis().try_into()?;
+    /// store.set_with_expiry(b"session", b"7", at_ms)?;
+    /// assert_eq!(store.expiry(b"session")?, Expiry::At(at_ms));
+    /// store.persist(b"session")?;
+    /// assert_eq!(store.expiry(b"session")?, Expiry::Never);
+    /// store.set_with_expiry(b"session", b"7", 0)?;
+    /// assert_eq!(store.expiry(b"session")?, Expiry::Absent);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::set_bytes`]; [`KvsError::Unsupported`] if the engine has no expiry.
+    fn set_with_expiry(&self, key: &[u8], value: &[u8], expiry_ms: u64) -> Result<()> {
+        let _ = (key, value, expiry_ms);
+        Err(without_expiry(self))
+    }
 
     /// Calls `read` with the value of `key` and returns its result, or `None` if the key is absent
     /// (then `read` is not called). The cheapest read: nothing is copied or allocated. The bytes
@@ -78,11 +116,13 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// Atomic read-modify-write: `change` is given the value of `key`, or `None`, and says what is
     /// to become of it; nobody else's write falls between. `change` runs outside every lock and
     /// runs again, with the newer value, whenever somebody was faster: it must not have effects of
-    /// its own. [`Update::Keep`], or removing what is absent, writes nothing.
+    /// its own. [`Update::Keep`], or removing what is absent, writes nothing. A key that expires
+    /// before the new value is written is absent: `change` runs again, with `None`.
     ///
     /// # Errors
     ///
-    /// As [`KvsEngine::get_with`] and [`KvsEngine::set_bytes`].
+    /// As [`KvsEngine::get_with`] and [`KvsEngine::set_bytes`]; [`KvsError::Unsupported`] for an
+    /// expiry, if the engine has none.
     fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()>;
 
     /// The keys that `scan` describes, in order, with their values; see [`Scan`] for ranges,
@@ -117,7 +157,8 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// [`KvsError::Closed`], [`KvsError::Io`]; what the items can be is said at [`Entries`].
     fn scan(&self, scan: Scan) -> Result<Entries>;
 
-    /// Number of keys. Costs the same however many there are.
+    /// Number of keys. Costs the same however many there are. Keys that have expired count until
+    /// compaction has dropped them, which [`KvsEngine::compact`] does at once.
     ///
     /// # Errors
     ///
@@ -131,7 +172,8 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// [`KvsError::Io`] if the disk refuses; the store is poisoned then.
     fn sync(&self) -> Result<()>;
 
-    /// Gives back the space of overwritten and removed records, and returns when that is done.
+    /// Gives back the space of overwritten, removed and expired records, and returns when that is
+    /// done.
     /// Reads and writes go on meanwhile. An engine that does this by itself only returns `Ok`.
     ///
     /// # Errors
@@ -195,7 +237,53 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
         done(write_now(self, &write));
     }
 
+    /// When `key` expires, if it is there. Its value is not returned, and may not be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`].
+    fn expiry(&self, key: &[u8]) -> Result<Expiry> {
+        Ok(self.get_with_expiry(key)?.map(|(_, expiry_ms)| expiry_ms).into())
+    }
+
+    /// The value of `key` and when it expires, if it does, both of one moment; or `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`].
+    fn get_with_expiry(&self, key: &[u8]) -> Result<Option<(Value, Option<u64>)>> {
+        Ok(self.get_bytes(key)?.map(|value| (value, None)))
+    }
+
+    /// Lets `key` expire at `expiry_ms`, as [`KvsEngine::set_with_expiry`] does, or never, and
+    /// returns when it would have expired before. Nobody's write falls between; the value stays.
+    /// If the expiry is the same already, nothing is written; otherwise the value is written anew,
+    /// at the cost of setting it.
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::KeyNotFound`] if the key is absent; nothing is written then. Otherwise as
+    /// [`KvsEngine::set_with_expiry`].
+    fn set_expiry(&self, key: &[u8], expiry_ms: Option<u64>) -> Result<Option<u64>> {
+        match expiry_ms {
+            Some(_) => Err(without_expiry(self)),
+            None if self.contains(key)? => Ok(None),
+            None => Err(KvsError::KeyNotFound),
+        }
+    }
+
+    /// Takes the expiry of `key` off, and returns whether there was one: [`KvsEngine::set_expiry`]
+    /// with `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::set_expiry`].
+    fn persist(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.set_expiry(key, None)?.is_some())
+    }
+
     /// Sets `key` to `value`, or removes it if `value` is `None`, and returns what it was before.
+    /// The key does not expire, whatever it did before.
     ///
     /// # Errors
     ///
@@ -210,7 +298,7 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     }
 
     /// Sets `key` to `desired` if it is `expected` now. `None` means absent, in both places; an
-    /// empty value is something else.
+    /// empty value is something else. A key that is set does not expire, whatever it did before.
     ///
     /// # Errors
     ///
@@ -336,16 +424,45 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
 pub enum Update {
     /// Leave it as it is.
     Keep,
-    /// Set it to this value.
+    /// Set it to this value. When it expires stays as it is; a key that was absent does not
+    /// expire.
     Set(Vec<u8>),
+    /// Set it to this value, and when it expires to this time.
+    SetWithExpiry {
+        /// The value.
+        value: Vec<u8>,
+        /// When it expires, in milliseconds since the Unix epoch; `None` if it does not.
+        expiry_ms: Option<u64>,
+    },
     /// Remove it.
     Remove,
 }
 
 impl Update {
-    /// Sets the key to `value`, or removes it.
+    /// Sets the key to `value`, without expiry, or removes it.
     fn to(value: Option<&[u8]>) -> Self {
-        value.map_or(Self::Remove, |value| Self::Set(value.to_vec()))
+        value.map_or(Self::Remove, |value| Self::SetWithExpiry {
+            value: value.to_vec(),
+            expiry_ms: None,
+        })
+    }
+}
+
+/// When a key expires; see [`KvsEngine::expiry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Expiry {
+    /// There is no such key, or it has expired.
+    Absent,
+    /// The key stays until it is removed.
+    Never,
+    /// From this time on the key is absent: milliseconds since the Unix epoch.
+    At(u64),
+}
+
+impl From<Option<Option<u64>>> for Expiry {
+    /// `None` for a key that is absent, `Some(None)` for one that does not expire.
+    fn from(found: Option<Option<u64>>) -> Self {
+        found.map_or(Self::Absent, |expiry_ms| expiry_ms.map_or(Self::Never, Self::At))
     }
 }
 
@@ -366,6 +483,11 @@ pub(crate) fn write_now(engine: &impl KvsEngine, write: &Write) -> Result<()> {
         Write::Remove { key } => engine.remove_bytes(key),
         Write::Batch(batch) => engine.apply(batch),
     }
+}
+
+/// What an engine without expiry says to who would set one.
+pub(crate) fn without_expiry(engine: &impl KvsEngine) -> KvsError {
+    KvsError::Unsupported { engine: engine.name(), what: "expiry of keys" }
 }
 
 fn text(value: &[u8]) -> Result<String> {

@@ -47,6 +47,7 @@
 //! ```
 
 // In reading order: what everyone says, the contract, the engines, and what is built on them.
+mod clock;
 pub mod error;
 pub mod options;
 mod sync;
@@ -78,7 +79,7 @@ mod ffi;
 
 pub use any_engine::{AnyEngine, ENGINE_NAMES};
 pub use client::KvsClient;
-pub use engine::{CompareAndSwap, KvsEngine, Update};
+pub use engine::{CompareAndSwap, Expiry, KvsEngine, Update};
 pub use error::{KvsError, Result};
 pub use options::{Durability, Options, ReadMode, WriteOptions};
 pub use scan::{Entries, Scan};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::TimeSource;
 use crate::error::{KvsError, Result};
 
 /// Longest key, in bytes. Fixed by the 2-byte field of a record; longer keys are nearly always a
@@ -103,6 +104,8 @@ pub struct Options {
     pub(crate) ordered: bool,
     pub(crate) auto_compaction: bool,
     pub(crate) compaction_bytes_per_second_max: Option<u64>,
+    /// What expiry is compared with; tests set another one.
+    pub(crate) time: TimeSource,
 }
 
 impl Default for Options {
@@ -119,6 +122,7 @@ impl Default for Options {
             ordered: false,
             auto_compaction: true,
             compaction_bytes_per_second_max: None,
+            time: TimeSource::default(),
         }
     }
 }

@@ -9,9 +9,9 @@
 //! # What every scan promises
 //!
 //! A scan sees each key that is there for the whole of the scan exactly once, in order (an
-//! unordered one, in no order). Keys that are set or removed meanwhile may be seen or not. A value
-//! is one that the key had at a moment during the scan, whole, never a mixture. A scan is no
-//! snapshot: two of its values can belong to different moments.
+//! unordered one, in no order). Keys that are set or removed, or expire, meanwhile may be seen or
+//! not. A value is one that the key had at a moment during the scan, whole, never a mixture. A scan
+//! is no snapshot: two of its values can belong to different moments.
 //!
 //! A scan owns a handle of its store, borrows nothing, may be sent to another thread, and uses
 //! memory that does not depend on how much it passes. This file knows no engine.

@@ -27,7 +27,7 @@ use std::{collections::BTreeMap, fmt, sync::mpsc, thread};
 
 use parking_lot::RwLock;
 
-use crate::engine::{KvsEngine, Update};
+use crate::engine::{self, KvsEngine, Update};
 use crate::engine_dir::{self, SLED};
 use crate::error::{KvsError, Result};
 use crate::options::{BATCH_BYTES_MAX, Durability, Options, WriteOptions, check_key, check_value};
@@ -65,7 +65,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(5);
 /// | `Interval(d)` | every `d`         | after at most `d`                                  |
 /// | `Sync`        | after each write  | at once; others may read it a moment earlier       |
 ///
-/// Options about segments, compaction and how to read change nothing here.
+/// Options about segments, compaction and how to read change nothing here. Keys cannot expire: who
+/// asks for that is told [`KvsError::Unsupported`], and nothing is written.
 ///
 /// ```
 /// use kvs::{KvsEngine, SledKvsEngine};
@@ -199,7 +200,7 @@ impl SledKvsEngine {
     }
 
     fn apply_batch(&self, open: &Open, batch: &WriteBatch) -> Result<()> {
-        let last_ops = last_ops(batch)?;
+        let last_ops = self.last_ops(batch)?;
         let mut writes = sled::Batch::default();
         for (&key, value) in &last_ops {
             match value {
@@ -221,6 +222,37 @@ impl SledKvsEngine {
         open.db.apply_batch(writes).map_err(|error| self.explain("write to", error))?;
         *tally.get_mut() = key_count;
         Ok(())
+    }
+
+    /// What `batch` comes down to: the last operation on each key, `None` being a removal.
+    fn last_ops<'a>(&self, batch: &'a WriteBatch) -> Result<BTreeMap<&'a [u8], Option<&'a [u8]>>> {
+        let mut last_ops = BTreeMap::new();
+        for op in batch.ops() {
+            let (key, value) = match op {
+                BatchOp::Set { expiry_ms: Some(_), .. } => {
+                    return Err(engine::without_expiry(self));
+                }
+                BatchOp::Set { key, value, expiry_ms: None } => {
+                    (key.as_slice(), Some(value.as_slice()))
+                }
+                BatchOp::Remove { key } => (key.as_slice(), None),
+            };
+            check_key(key)?;
+            check_value(value.unwrap_or_default())?;
+            last_ops.insert(key, value);
+        }
+        // The longest is not counted, so that whatever can be set can be in a batch.
+        let (mut len, mut longest) = (0_usize, 0);
+        for (key, value) in &last_ops {
+            let op_len = key.len() + value.map_or(0, <[u8]>::len);
+            len += op_len;
+            longest = longest.max(op_len);
+        }
+        let len = len - longest;
+        if len > BATCH_BYTES_MAX {
+            return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
+        }
+        Ok(last_ops)
     }
 
     /// The first keys of `scan`, at most as many as `wanted`. An iterator of sled would keep the
@@ -310,7 +342,10 @@ impl KvsEngine for SledKvsEngine {
                 Update::Keep => return Ok(()),
                 Update::Remove if old.is_none() => return Ok(()),
                 Update::Remove => None,
-                Update::Set(value) => {
+                Update::SetWithExpiry { expiry_ms: Some(_), .. } => {
+                    return Err(engine::without_expiry(self));
+                }
+                Update::Set(value) | Update::SetWithExpiry { value, expiry_ms: None } => {
                     check_value(value)?;
                     Some(&value[..])
                 }
@@ -515,30 +550,4 @@ fn explain(op: &'static str, dir: &Path, error: sled::Error) -> KvsError {
         }
         other => KvsError::Engine { engine: SLED, source: Box::new(other) },
     }
-}
-
-/// What `batch` comes down to: the last operation on each key, `None` being a removal.
-fn last_ops(batch: &WriteBatch) -> Result<BTreeMap<&[u8], Option<&[u8]>>> {
-    let mut last_ops = BTreeMap::new();
-    for op in batch.ops() {
-        let (key, value) = match op {
-            BatchOp::Set { key, value } => (key.as_slice(), Some(value.as_slice())),
-            BatchOp::Remove { key } => (key.as_slice(), None),
-        };
-        check_key(key)?;
-        check_value(value.unwrap_or_default())?;
-        last_ops.insert(key, value);
-    }
-    // The longest is not counted, so that whatever can be set can be in a batch.
-    let (mut len, mut longest) = (0_usize, 0);
-    for (key, value) in &last_ops {
-        let op_len = key.len() + value.map_or(0, <[u8]>::len);
-        len += op_len;
-        longest = longest.max(op_len);
-    }
-    let len = len - longest;
-    if len > BATCH_BYTES_MAX {
-        return Err(KvsError::BatchTooLong { len, max: BATCH_BYTES_MAX });
-    }
-    Ok(last_ops)
 }

@@ -12,6 +12,7 @@ mod location;
 mod record;
 
 mod disk;
+mod expiring;
 mod names;
 pub(crate) mod old_logs;
 
@@ -39,6 +40,7 @@ mod walk;
 mod writer;
 
 mod lookup;
+mod rewrite;
 mod stats;
 mod upkeep;
 
@@ -55,7 +57,7 @@ pub use repair::RepairReport;
 pub use stats::{Progress, SegmentStats, Stats};
 pub use verify::{Damage, VerifyReport};
 
-use crate::engine::{self, KvsEngine, Update};
+use crate::engine::{self, Expiry, KvsEngine, Update};
 use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, WriteOptions, check_key, check_value,
@@ -67,9 +69,8 @@ use crate::store::keydir::Keydir;
 use crate::store::loading::Opened;
 use crate::store::lookup::lend;
 use crate::store::read_only::Fingerprint;
-use crate::store::record::{Draft, Record};
+use crate::store::record::Draft;
 use crate::store::reserve::Reserve;
-use crate::store::segment::Segment;
 use crate::store::segments::Segments;
 use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
@@ -87,6 +88,14 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// goes, or by [`KvsEngine::close`].
 ///
 /// One process can have a directory open, once.
+///
+/// # Expiry
+///
+/// Nothing is written and nothing runs when a key expires: reads compare the time in its record
+/// with the system's clock, which is read only for records that have one. A clock that is set back
+/// revives nothing while the store is open. The next open believes the clock again: set back far
+/// enough, it shows keys that had expired and that compaction had not dropped yet. The space of
+/// expired keys comes back in the background, like that of removed ones, also if nobody writes.
 ///
 /// ```
 /// use kvs::{KvStore, KvsEngine};
@@ -258,6 +267,13 @@ impl KvsEngine for KvStore {
         self.core.write_one(OpKind::Apply, Draft::put(key, value)).map(drop)
     }
 
+    fn set_with_expiry(&self, key: &[u8], value: &[u8], expiry_ms: u64) -> Result<()> {
+        check_key(key)?;
+        check_value(value)?;
+        let draft = Draft::put_with(key, value, Some(expiry_ms));
+        self.core.write_one(OpKind::Apply, draft).map(drop)
+    }
+
     #[inline]
     fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
         self.core.find(key, |_, _, record| read(record.value))
@@ -269,6 +285,19 @@ impl KvsEngine for KvStore {
 
     fn contains(&self, key: &[u8]) -> Result<bool> {
         Ok(self.core.find(key, |_, _, _| ())?.is_some())
+    }
+
+    fn get_with_expiry(&self, key: &[u8]) -> Result<Option<(Value, Option<u64>)>> {
+        self.core
+            .find(key, |segment, offset, record| (lend(segment, offset, record), record.expiry_ms))
+    }
+
+    fn expiry(&self, key: &[u8]) -> Result<Expiry> {
+        Ok(self.core.find(key, |_, _, record| record.expiry_ms)?.into())
+    }
+
+    fn set_expiry(&self, key: &[u8], expiry_ms: Option<u64>) -> Result<Option<u64>> {
+        self.core.set_expiry(key, expiry_ms)
     }
 
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
@@ -296,28 +325,7 @@ impl KvsEngine for KvStore {
     }
 
     fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
-        check_key(key)?;
-        loop {
-            let read = |segment: &Arc<Segment>, offset, record: &Record<'_>| {
-                (record.seqno, lend(segment, offset, record))
-            };
-            let (seqno, value) = self.core.find(key, read)?.unzip();
-            self.core.writer.check_open()?;
-            // Out of every lock and pin: it may take its time, and come again.
-            let update = change(value.as_deref());
-            let draft = match &update {
-                Update::Keep => return Ok(()),
-                Update::Remove if seqno.is_none() => return Ok(()),
-                Update::Remove => Draft::tombstone(key),
-                Update::Set(value) => {
-                    check_value(value)?;
-                    Draft::put(key, value)
-                }
-            };
-            if self.core.write_one(OpKind::IfUnchanged(seqno), draft)? == Outcome::Done {
-                return Ok(());
-            }
-        }
+        self.core.update(key, change)
     }
 
     fn scan(&self, scan: Scan) -> Result<Entries> {
@@ -483,9 +491,8 @@ impl Core {
         let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
         while !stop() {
             self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
-            let tended = self.tend_sealed(&stop);
-            let worked = tended.and_then(|()| {
-                while !stop() && self.compactor.compact_some(&sync_log, &stop)? {}
+            let worked = self.tend_sealed(&stop).and_then(|()| {
+                while !stop() && self.compact_some(&sync_log, &stop)? {}
                 Ok(())
             });
             if let Err(error) = worked
@@ -498,6 +505,21 @@ impl Core {
                 *kept = Some(error);
             }
         }
+    }
+
+    fn compact_some(
+        &self,
+        sync_log: &dyn Fn() -> Result<()>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        if self.segments.log_has_mostly_expired() {
+            match self.writer.seal_active() {
+                // Compaction makes room for a footer: the next look seals it.
+                Err(KvsError::NoSpace { .. }) => {}
+                sealed => sealed?,
+            }
+        }
+        self.compactor.compact_some(sync_log, stop)
     }
 
     /// Makes the hints of logs that were sealed, and lists them, so that an open after a crash need
@@ -598,14 +620,16 @@ impl Core {
         let mut entries = Vec::with_capacity(batch.len());
         for op in batch.ops().iter().rev() {
             let (key, value) = match op {
-                BatchOp::Set { key, value } => (key, Some(value)),
+                BatchOp::Set { key, value, expiry_ms } => (key, Some((value, *expiry_ms))),
                 BatchOp::Remove { key } => (key, None),
             };
             check_key(key)?;
-            value.map_or(Ok(()), |value| check_value(value))?;
+            value.map_or(Ok(()), |(value, _)| check_value(value))?;
             if seen.insert(key) {
-                let draft =
-                    value.map_or_else(|| Draft::tombstone(key), |value| Draft::put(key, value));
+                let draft = match value {
+                    Some((value, expiry_ms)) => Draft::put_with(key, value, expiry_ms),
+                    None => Draft::tombstone(key),
+                };
                 entries.push(self.entry(draft));
             }
         }

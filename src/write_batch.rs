@@ -31,6 +31,8 @@ pub enum BatchOp {
         key: Vec<u8>,
         /// Its new value.
         value: Vec<u8>,
+        /// When it expires, in milliseconds since the Unix epoch; `None` if it does not.
+        expiry_ms: Option<u64>,
     },
     /// Removes `key` if it is there.
     Remove {
@@ -43,8 +45,11 @@ impl std::fmt::Debug for BatchOp {
     /// Lengths only: keys and values do not belong in logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Set { key, value } => {
+            Self::Set { key, value, expiry_ms: None } => {
                 write!(f, "Set({} bytes, {} bytes)", key.len(), value.len())
+            }
+            Self::Set { key, value, expiry_ms: Some(expiry_ms) } => {
+                write!(f, "Set({} bytes, {} bytes, until {expiry_ms})", key.len(), value.len())
             }
             Self::Remove { key } => write!(f, "Remove({} bytes)", key.len()),
         }
@@ -57,9 +62,19 @@ impl WriteBatch {
         Self::default()
     }
 
-    /// Adds: set `key` to `value`.
+    /// Adds: set `key` to `value`. It does not expire, whatever it did before.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> &mut Self {
-        self.ops.push(BatchOp::Set { key: key.to_vec(), value: value.to_vec() });
+        self.add_set(key, value, None)
+    }
+
+    /// Adds: set `key` to `value` until `expiry_ms`, in milliseconds since the Unix epoch; see
+    /// [`crate::KvsEngine::set_with_expiry`]. An engine without expiry refuses the whole batch.
+    pub fn set_with_expiry(&mut self, key: &[u8], value: &[u8], expiry_ms: u64) -> &mut Self {
+        self.add_set(key, value, Some(expiry_ms))
+    }
+
+    fn add_set(&mut self, key: &[u8], value: &[u8], expiry_ms: Option<u64>) -> &mut Self {
+        self.ops.push(BatchOp::Set { key: key.to_vec(), value: value.to_vec(), expiry_ms });
         self
     }
 

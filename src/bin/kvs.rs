@@ -24,9 +24,10 @@ mod transfer;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
-use kvs::{AnyEngine, Durability, KvStore, KvsEngine, KvsError, Options};
+use kvs::{AnyEngine, Durability, Expiry, KvStore, KvsEngine, KvsError, Options};
 
 use crate::report::ReportArguments;
 
@@ -45,9 +46,20 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Set KEY to VALUE
-    Set { key: OsString, value: OsString },
+    Set {
+        key: OsString,
+        value: OsString,
+        /// Let KEY expire after N milliseconds; otherwise it never does
+        #[arg(long, value_name = "N")]
+        ttl_ms: Option<u64>,
+    },
     /// Print the value of KEY, or "Key not found"
-    Get { key: OsString },
+    Get {
+        key: OsString,
+        /// Print how many milliseconds KEY has left instead, or "never"
+        #[arg(long)]
+        ttl_ms: bool,
+    },
     /// Remove KEY; fails if it is not there
     Rm { key: OsString },
     /// Print keys and values in order, a line each
@@ -105,8 +117,9 @@ Example:
 fn main() -> ExitCode {
     let Arguments { dir, command } = Arguments::parse();
     let result = match command {
-        Command::Set { key, value } => set(&dir, &bytes(key), &bytes(value)),
-        Command::Get { key } => get(&dir, &bytes(key)),
+        Command::Set { key, value, ttl_ms } => set(&dir, &bytes(key), &bytes(value), ttl_ms),
+        Command::Get { key, ttl_ms: false } => get(&dir, &bytes(key)),
+        Command::Get { key, ttl_ms: true } => ttl_ms(&dir, &bytes(key)),
         Command::Rm { key } => rm(&dir, &bytes(key)),
         Command::Scan(arguments) => scan(&dir, &arguments),
         Command::Stat(arguments) => inspect::stat(&dir, &arguments),
@@ -122,9 +135,12 @@ fn main() -> ExitCode {
     exit::code("kvs", result)
 }
 
-fn set(dir: &Path, key: &[u8], value: &[u8]) -> kvs::Result<()> {
+fn set(dir: &Path, key: &[u8], value: &[u8], ttl_ms: Option<u64>) -> kvs::Result<()> {
     let store = AnyEngine::open(dir, None, options())?;
-    store.set_bytes(key, value)?;
+    match ttl_ms {
+        Some(ttl_ms) => store.set_with_expiry(key, value, now_ms().saturating_add(ttl_ms))?,
+        None => store.set_bytes(key, value)?,
+    }
     store.close()
 }
 
@@ -133,6 +149,22 @@ fn get(dir: &Path, key: &[u8]) -> kvs::Result<()> {
         Some(store) => answer::print(store.get_bytes(key)?.as_deref()),
         None => answer::print(None),
     }
+}
+
+fn ttl_ms(dir: &Path, key: &[u8]) -> kvs::Result<()> {
+    let expiry = open_existing(dir)?.map_or(Ok(Expiry::Absent), |store| store.expiry(key))?;
+    let left = match expiry {
+        Expiry::Absent => None,
+        Expiry::Never => Some("never".to_owned()),
+        Expiry::At(expiry_ms) => Some(expiry_ms.saturating_sub(now_ms()).to_string()),
+    };
+    answer::print(left.as_ref().map(String::as_bytes))
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn rm(dir: &Path, key: &[u8]) -> kvs::Result<()> {

@@ -14,7 +14,9 @@
 //! # Rules that others learned the hard way
 //!
 //! 1. A tombstone may be forgotten only if no segment that stays can hold an older record of its
-//!    key; see [`may_forget_tombstone`].
+//!    key; see [`may_forget_tombstone`]. The same goes for a live record that has expired: it is
+//!    left out, and where its tombstone could not be forgotten, a tombstone of the same seqno takes
+//!    its place.
 //! 2. All inputs leave in the same manifest edit.
 //! 3. The write that made a record dead is made durable before the edit that drops the record:
 //!    outputs, their directory entries *and the active log* are synced first. Otherwise a power
@@ -22,6 +24,14 @@
 //! 4. Readers are protected by epochs; a file is removed when nobody can read it any more.
 //! 5. Space stays within twice the live bytes and two segments: the writer slows down while
 //!    compaction is behind.
+//!
+//! # Expired records
+//!
+//! Until the manifest edit the keydir points at them, as at all others, and readers compare with
+//! the clock; a crash leaves them as they were. After it their entries go, unless their keys were
+//! set anew meanwhile; reads meet no record then and say what they said before. At no time are both
+//! the record and the tombstone of its seqno needed: whichever is there, its key is absent, and
+//! both outrank the same older records.
 //!
 //! One compaction runs at a time; any thread may run it.
 
@@ -53,9 +63,9 @@ const TOMBSTONE_RATIO_MAX: (u64, u64) = (1, 10);
 /// program that opens the store for one write leaves a small segment each time.
 const SMALL_SEGMENTS_MAX: usize = 8;
 
-/// Most live bytes that one background compaction copies (256 MiB), so that space comes back in
-/// steps and the files of one edit stay few.
-const COPIED_BYTES_MAX: u64 = 256 << 20;
+/// Most live bytes that one background compaction copies or finds expired (256 MiB), so that space
+/// comes back in steps and the files of one edit stay few.
+const MOVED_BYTES_MAX: u64 = 256 << 20;
 
 /// Copies are appended in pieces of this length (1 MiB).
 const PIECE_LEN: usize = 1 << 20;
@@ -86,12 +96,14 @@ enum Scope {
     All,
 }
 
-/// A record that was copied.
+/// A live record that was copied, or has expired.
 struct Move {
     hash: KeyHash,
     from: Location,
-    to: Location,
+    /// The copy; `None` if it has expired and its entry is to go.
+    to: Option<Location>,
     len: usize,
+    expiry_ms: Option<u64>,
 }
 
 impl Compactor {
@@ -213,35 +225,50 @@ impl Compactor {
         let is_sealed =
             |segment: &&Arc<Segment>| segment.footer().is_some() && !segment.is_damaged();
         let mut sealed: Vec<_> = now.segments.iter().filter(is_sealed).cloned().collect();
-        let dead = |segment: &Segment| segment.len().saturating_sub(segment.live_bytes());
+        let now_ms = self.segments.clock.now_ms();
+        let records = |segment: &Segment| segment.len().saturating_sub(segment::capacity_for(0));
+        let lasting = |segment: &Segment| segment.lasting_bytes(now_ms);
+        // What compacting gives back for certain. Tombstones may have to be copied: a segment that
+        // is picked for them alone would be picked for ever.
+        let dead = |segment: &Segment| {
+            records(segment).saturating_sub(lasting(segment) + segment.tombstone_bytes())
+        };
         let small_bytes = self.segments.seal_bytes() / 4;
         let is_small = |segment: &Segment| segment.len() < small_bytes;
         let tombstones: u64 = sealed.iter().map(|segment| segment.tombstone_bytes()).sum();
         if scope == Scope::All {
-            // Tombstones and what they outrank go together: take all.
-            if tombstones == 0 {
+            // Tombstones and what they outrank go together: take all. What has expired may need
+            // tombstones.
+            let may_expire = sealed.iter().any(|segment| segment.may_hold_expired(now_ms));
+            if tombstones == 0 && !may_expire {
                 let many = sealed.iter().filter(|segment| is_small(segment)).count() > 1;
-                sealed.retain(|segment| {
-                    dead(segment) > segment::capacity_for(0) || many && is_small(segment)
-                });
+                sealed.retain(|segment| dead(segment) > 0 || many && is_small(segment));
             }
             return sealed;
         }
-        let total: u64 = sealed.iter().map(|segment| segment.len()).sum();
-        if tombstones * TOMBSTONE_RATIO_MAX.1 > total * TOMBSTONE_RATIO_MAX.0 {
+        let total: u64 = sealed.iter().map(|segment| records(segment)).sum();
+        let live: u64 = sealed.iter().map(|segment| lasting(segment)).sum();
+        let is_over_bound = total > 2 * live + 2 * self.segments.seal_bytes();
+        if tombstones * TOMBSTONE_RATIO_MAX.1 > total * TOMBSTONE_RATIO_MAX.0
+            || is_over_bound && tombstones > 0
+        {
             return sealed;
         }
         let (part, whole) = DEAD_RATIO_MIN;
         let mut picked: Vec<_> = sealed
             .iter()
-            .filter(|segment| dead(segment) * whole >= segment.len() * part)
+            .filter(|segment| dead(segment) > 0)
+            .filter(|segment| dead(segment) * whole >= records(segment) * part)
             .cloned()
             .collect();
-        picked.sort_by_key(|segment| segment.live_bytes());
-        let mut copied = 0;
+        picked.sort_by_key(|segment| lasting(segment));
+        // Expired records count: for each there is an entry of the keydir to take out. The first
+        // segment goes whatever it holds.
+        let mut moved = 0;
         picked.retain(|segment| {
-            copied += segment.live_bytes();
-            copied <= COPIED_BYTES_MAX
+            let is_first = moved == 0;
+            moved += segment.live_bytes();
+            is_first || moved <= MOVED_BYTES_MAX
         });
         let mut small = sealed;
         small.retain(|segment| is_small(segment));
@@ -262,7 +289,8 @@ impl Compactor {
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
     ) -> Result<usize> {
-        let copied = |input: &Segment| input.live_bytes() + input.tombstone_bytes();
+        let now_ms = self.segments.clock.now_ms();
+        let copied = |input: &Segment| input.lasting_bytes(now_ms) + input.tombstone_bytes();
         let mut room = RESERVE_BYTES;
         loop {
             let ran = self.replace(manifest, before, &inputs, sync_log, stop);
@@ -295,8 +323,8 @@ impl Compactor {
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
-        let mut copying = Copying::new(self);
-        let copied = copying.copy_all(before, inputs, stop);
+        let mut copying = Copying::new(self, &before.segments, inputs);
+        let copied = copying.copy_all(stop);
         let copied = copied.and(copying.finish());
         let outputs = copying.outputs.clone();
         // The manifest is to list what the syncs below cover: a log that is sealed after this
@@ -317,7 +345,10 @@ impl Compactor {
         self.edit(manifest, next)?;
         self.segments.publish();
         for moved in &copying.moves {
-            self.relocate(moved)?;
+            match moved.to {
+                Some(to) => self.relocate(moved, to)?,
+                None => self.forget(moved)?,
+            }
         }
         self.segments.retire(inputs);
         // Relaxed: a statistic.
@@ -367,18 +398,38 @@ impl Compactor {
         Ok(())
     }
 
-    fn relocate(&self, moved: &Move) -> Result<()> {
+    fn relocate(&self, moved: &Move, to: Location) -> Result<()> {
         let guard = pin();
-        let output = self.segments.get(moved.to.slot(), &guard);
+        let output = self.segments.get(to.slot(), &guard);
         // Counted first: a reader of statistics may see a record twice, never minus one.
-        output.inspect(|output| output.add_live(moved.len));
-        if self.keydir.change(moved.hash, &guard)?.relocate(moved.from, moved.to) {
+        output.inspect(|output| output.add_live(moved.len, moved.expiry_ms));
+        if self.keydir.change(moved.hash, &guard)?.relocate(moved.from, to) {
             let input = self.segments.get(moved.from.slot(), &guard);
-            input.inspect(|input| input.sub_live(moved.len));
+            input.inspect(|input| input.sub_live(moved.len, moved.expiry_ms));
         } else {
             // Overwritten or removed while it was copied: the copy is dead on arrival.
-            output.inspect(|output| output.sub_live(moved.len));
+            output.inspect(|output| output.sub_live(moved.len, moved.expiry_ms));
         }
+        Ok(())
+    }
+
+    /// Takes out the entry of an expired record, unless its key was set anew meanwhile, and the key
+    /// with it.
+    fn forget(&self, moved: &Move) -> Result<()> {
+        let guard = pin();
+        let input = self.segments.get(moved.from.slot(), &guard);
+        let input = input.expect("inputs are retired when nothing points into them any more");
+        let change = self.keydir.change(moved.hash, &guard)?;
+        let Some(entry) = change.entry_at(moved.from) else { return Ok(()) };
+        // Read once more: the keys of all that has expired would not fit into memory.
+        let mut scratch = Vec::new();
+        match input.record(moved.from.offset(), &mut scratch) {
+            Ok(record) => self.keydir.note_presence(record.key(), true, false),
+            // It could be read a moment ago.
+            Err(error) => self.keydir.note_unreadable_gone(&error),
+        }
+        change.remove(entry);
+        input.sub_live(moved.len, moved.expiry_ms);
         Ok(())
     }
 
@@ -412,6 +463,11 @@ fn may_forget_tombstone(seqno: Seqno, live: &[Arc<Segment>], inputs: &[Arc<Segme
 /// The copying half of a compaction.
 struct Copying<'a> {
     compactor: &'a Compactor,
+    /// The segments that were live when it began, inputs included.
+    live: &'a [Arc<Segment>],
+    inputs: &'a [Arc<Segment>],
+    /// What has expired by then is left out.
+    now_ms: u64,
     writer: Option<SegmentWriter>,
     buffer: Vec<u8>,
     outputs: Vec<Arc<Segment>>,
@@ -421,9 +477,12 @@ struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
-    fn new(compactor: &'a Compactor) -> Self {
+    fn new(compactor: &'a Compactor, live: &'a [Arc<Segment>], inputs: &'a [Arc<Segment>]) -> Self {
         Self {
             compactor,
+            live,
+            inputs,
+            now_ms: compactor.segments.clock.now_ms(),
             writer: None,
             buffer: Vec::new(),
             outputs: Vec::new(),
@@ -433,21 +492,12 @@ impl<'a> Copying<'a> {
         }
     }
 
-    fn copy_all(
-        &mut self,
-        before: &Snapshot,
-        inputs: &[Arc<Segment>],
-        stop: &dyn Fn() -> bool,
-    ) -> Result<()> {
-        for input in inputs {
+    fn copy_all(&mut self, stop: &dyn Fn() -> bool) -> Result<()> {
+        for input in self.inputs {
             let mut scan = input.scan();
             loop {
                 match scan.step()? {
-                    Step::Record { offset, record } => {
-                        if self.is_needed(input, offset, &record, &before.segments, inputs)? {
-                            self.copy(input, offset, &record)?;
-                        }
-                    }
+                    Step::Record { offset, record } => self.take(input, offset, &record)?,
                     Step::End => break,
                     Step::Damaged { offset, damage } => {
                         input.set_damaged();
@@ -466,27 +516,45 @@ impl<'a> Copying<'a> {
         Ok(())
     }
 
-    fn is_needed(
-        &self,
-        input: &Segment,
-        offset: u64,
-        record: &Record<'_>,
-        live: &[Arc<Segment>],
-        inputs: &[Arc<Segment>],
-    ) -> Result<bool> {
+    /// Copies `record`, which lies at `offset` of `input`, if it is needed.
+    fn take(&mut self, input: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
         match record.kind {
-            Kind::Put => {
-                let keydir = &self.compactor.keydir;
-                keydir.points_at(keydir.hash(record.key), input.location(offset), &pin())
-            }
+            Kind::Put => self.take_put(input, offset, record),
             // A clear is a tombstone of every key.
-            Kind::Tombstone | Kind::Clear => Ok(!may_forget_tombstone(record.seqno, live, inputs)),
-            Kind::Mark | Kind::Footer => Ok(false),
+            Kind::Tombstone | Kind::Clear if self.may_forget(record.seqno) => Ok(()),
+            Kind::Tombstone | Kind::Clear => {
+                self.append(&Draft::copy_of(record), record.seqno).map(drop)
+            }
+            Kind::Mark | Kind::Footer => Ok(()),
         }
     }
 
-    fn copy(&mut self, input: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
-        let draft = Draft::copy_of(record);
+    fn take_put(&mut self, input: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
+        let keydir = &self.compactor.keydir;
+        let (hash, from) = (keydir.hash(record.key), input.location(offset));
+        if !keydir.points_at(hash, from, &pin())? {
+            return Ok(());
+        }
+        let has_expired = record.expiry_ms.is_some_and(|expiry_ms| self.now_ms >= expiry_ms);
+        let to = if !has_expired {
+            Some(self.append(&Draft::copy_of(record), record.seqno)?)
+        } else if self.may_forget(record.seqno) {
+            None
+        } else {
+            self.append(&Draft::tombstone(record.key), record.seqno)?;
+            None
+        };
+        let (len, expiry_ms) = (record.len(), record.expiry_ms);
+        self.moves.push(Move { hash, from, to, len, expiry_ms });
+        Ok(())
+    }
+
+    fn may_forget(&self, seqno: Seqno) -> bool {
+        may_forget_tombstone(seqno, self.live, self.inputs)
+    }
+
+    /// Appends `draft`, with the seqno it had, and returns where.
+    fn append(&mut self, draft: &Draft<'_>, seqno: Seqno) -> Result<Location> {
         let fits = |writer: &SegmentWriter| writer.fits(self.buffer.len() + draft.len());
         if !self.writer.as_ref().is_some_and(fits) {
             self.finish()?;
@@ -499,15 +567,12 @@ impl<'a> Copying<'a> {
         let (base, salt) = (output.len(), output.header.salt);
         let start = u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
         let to = output.location(base + start);
-        draft.encode(&mut self.buffer, base, salt, record.seqno, BatchPlace::Alone);
-        if record.kind != Kind::Put {
+        draft.encode(&mut self.buffer, base, salt, seqno, BatchPlace::Alone);
+        if draft.kind != Kind::Put {
             output.add_tombstone(draft.len());
-        } else {
-            let hash = self.compactor.keydir.hash(record.key);
-            self.moves.push(Move { hash, from: input.location(offset), to, len: draft.len() });
         }
-        writer.note(record.seqno);
-        Ok(())
+        writer.note(seqno);
+        Ok(to)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -70,9 +70,10 @@ pub(crate) struct HintEntry {
 }
 
 impl HintEntry {
-    /// The order of entries in a part: by key, the newest record of a key first.
-    pub(crate) fn order(&self) -> (KeyHash, u32, Reverse<Seqno>) {
-        (self.hash, self.check, Reverse(self.seqno))
+    /// The order of entries in a part: by key, the newest record of a key first. A tombstone that
+    /// took the place of an expired put has its seqno, and comes first.
+    pub(crate) fn order(&self) -> (KeyHash, u32, Reverse<Seqno>, bool) {
+        (self.hash, self.check, Reverse(self.seqno), self.is_put)
     }
 
     /// Whether it is taken to be of the same key as `other`.

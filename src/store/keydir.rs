@@ -34,7 +34,7 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::error::Result;
+use crate::error::{KvsError, Result};
 use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
 use crate::sync::{
@@ -300,7 +300,8 @@ impl Keydir {
         }
     }
 
-    /// Number of keys. Waits for every shard, if the keys were not counted when the store was
+    /// Number of keys, those included that have expired and that compaction has not dropped yet.
+    /// Waits for every shard, if the keys were not counted when the store was
     /// closed.
     pub(crate) fn len(&self) -> Result<u64> {
         if !self.is_counted {
@@ -336,6 +337,14 @@ impl Keydir {
     /// The keys in order, for those who scan in order. Changed under the locks of the shards.
     pub(crate) fn order(&self) -> &KeyOrder {
         &self.order
+    }
+
+    /// Counts a key out whose record cannot be read any more. The order of keys keeps it, which
+    /// scans pass over.
+    pub(crate) fn note_unreadable_gone(&self, error: &KvsError) {
+        log::warn!("a key that has expired stays in the order of keys: {error}");
+        // Relaxed: as in `len`.
+        self.key_count.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -506,10 +515,14 @@ impl Change<'_> {
         }
     }
 
+    /// The entry that is exactly `location`, if there still is one.
+    pub(crate) fn entry_at(&self, location: Location) -> Option<Entry> {
+        self.candidates().find(|entry| entry.location == location)
+    }
+
     /// Points the entry that is exactly `from` at `to`; false if there is none any more.
     pub(crate) fn relocate(self, from: Location, to: Location) -> bool {
-        let found = self.candidates().find(|entry| entry.location == from);
-        found.map(|entry| self.replace(entry, to)).is_some()
+        self.entry_at(from).map(|entry| self.replace(entry, to)).is_some()
     }
 
     fn load(&self, index: usize) -> u64 {

@@ -108,7 +108,8 @@ impl ShardSource for HintedIndex {
         entries.retain(|(entry, _)| entry.is_put && entry.seqno > self.clear);
         let live = |(entry, index): &(HintEntry, usize)| {
             let segment = &self.sources.get(*index)?.segment;
-            segment.add_live_bytes(entry.len);
+            let len = usize::try_from(entry.len).unwrap_or(usize::MAX);
+            segment.add_live(len, entry.expiry_ms);
             Some((entry.hash, segment.location(entry.offset)))
         };
         Ok(entries.iter().filter_map(live).collect())

@@ -65,8 +65,9 @@ impl Core {
                         let record = segment.verify(record, location.offset())?;
                         self.wait_until_published(&record)?;
                         self.segments.check_certain(Some(record.seqno))?;
-                        let is_put = record.kind == Kind::Put;
-                        return Ok(is_put.then(|| read(segment, location.offset(), &record)));
+                        let is_there = record.kind == Kind::Put
+                            && !self.segments.clock.has_passed(record.expiry_ms);
+                        return Ok(is_there.then(|| read(segment, location.offset(), &record)));
                     }
                     // Perhaps the key's, perhaps not: a readable record of the key is newer.
                     Err(error) => damage = Some(error),

@@ -158,6 +158,11 @@ impl<'a> Draft<'a> {
         Self::new(Kind::Put, key, value, None)
     }
 
+    /// As [`Draft::put`], and `key` expires at `expiry_ms`, if that is given.
+    pub(crate) fn put_with(key: &'a [u8], value: &'a [u8], expiry_ms: Option<u64>) -> Self {
+        Self::new(Kind::Put, key, value, expiry_ms)
+    }
+
     /// Removes `key`. The caller has checked its length.
     pub(crate) fn tombstone(key: &'a [u8]) -> Self {
         Self::new(Kind::Tombstone, key, b"", None)
@@ -343,6 +348,11 @@ impl<'a> Unverified<'a> {
     /// Whether it says that it is a put.
     pub(crate) fn is_put(&self) -> bool {
         self.bytes.get(15).copied().map(u64::from) == Some(Kind::Put.code())
+    }
+
+    /// When it says that its key expires. The body is not verified: for statistics only.
+    pub(crate) fn expiry_ms(&self) -> Option<u64> {
+        if self.key_start == HEADER_LEN { None } else { le_u64(self.bytes, HEADER_LEN) }
     }
 
     /// Length of the record, padding included, if the header's checksum holds.

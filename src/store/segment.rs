@@ -25,6 +25,7 @@ use std::path::Path;
 use crate::error::{KvsError, Result};
 use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
 use crate::store::disk::{AppendError, Disk, LogFile, LogWriter};
+use crate::store::expiring::Expiring;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
@@ -148,6 +149,8 @@ pub(crate) struct Segment {
     footer: Mutex<Option<Footer>>,
     /// Bytes of records that the keydir points at.
     live_bytes: AtomicU64,
+    /// Those of them that expire. Touched only for records that do.
+    expiring: Mutex<Expiring>,
     /// Bytes of tombstones.
     tombstone_bytes: AtomicU64,
     /// Whether there is a hint beside it.
@@ -201,6 +204,7 @@ impl Segment {
             log,
             footer: Mutex::new(footer),
             live_bytes: AtomicU64::new(0),
+            expiring: Mutex::default(),
             tombstone_bytes: AtomicU64::new(0),
             has_hint: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
@@ -307,31 +311,52 @@ impl Segment {
         KvsError::corrupt(self.path(), offset, damage.what())
     }
 
-    /// Bytes of records that the keydir points at.
+    /// Bytes of records that the keydir points at, expired ones included.
     pub(crate) fn live_bytes(&self) -> u64 {
         // Relaxed: a statistic that decides when to compact, never what is live.
         self.live_bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add_live(&self, len: usize) {
-        self.add_live_bytes(u64::try_from(len).expect("a record length fits 64 bits"));
+    /// Of the live bytes, at least those that have expired at `now_ms`.
+    pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
+        self.expiring.lock().expired_bytes(now_ms)
     }
 
-    pub(crate) fn add_live_bytes(&self, bytes: u64) {
+    /// Whether a record in it may have expired at `now_ms`.
+    pub(crate) fn may_hold_expired(&self, now_ms: u64) -> bool {
+        self.expiring.lock().may_have_expired(now_ms)
+    }
+
+    /// Live bytes without those that have expired at `now_ms`: what compaction would copy.
+    pub(crate) fn lasting_bytes(&self, now_ms: u64) -> u64 {
+        self.live_bytes().saturating_sub(self.expired_bytes(now_ms))
+    }
+
+    /// Counts a record of `len` bytes that the keydir points at from now on.
+    pub(crate) fn add_live(&self, len: usize, expiry_ms: Option<u64>) {
+        let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
-        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.live_bytes.fetch_add(len, Ordering::Relaxed);
+        if let Some(expiry_ms) = expiry_ms {
+            self.expiring.lock().add(expiry_ms, len);
+        }
     }
 
-    pub(crate) fn sub_live(&self, len: usize) {
+    /// Counts out a record of `len` bytes that the keydir points at no more.
+    pub(crate) fn sub_live(&self, len: usize, expiry_ms: Option<u64>) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
         let before = self.live_bytes.fetch_sub(len, Ordering::Relaxed);
         debug_assert!(before >= len, "{}: {len} of {before} live bytes", self.path().display());
+        if let Some(expiry_ms) = expiry_ms {
+            self.expiring.lock().sub(expiry_ms, len);
+        }
     }
 
     pub(crate) fn clear_live(&self) {
         // Relaxed: as in `live_bytes`.
         self.live_bytes.store(0, Ordering::Relaxed);
+        *self.expiring.lock() = Expiring::default();
     }
 
     pub(crate) fn tombstone_bytes(&self) -> u64 {

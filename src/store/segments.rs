@@ -13,6 +13,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::clock::Clock;
 use crate::error::{KvsError, Result};
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
@@ -35,6 +36,9 @@ pub(crate) struct Segments {
     store_id: u64,
     /// Room for when the disk is full.
     pub(crate) reserve: Arc<Reserve>,
+    /// One clock for readers, the writer and compaction: what has expired for one of them has for
+    /// all.
+    pub(crate) clock: Clock,
     /// By slot. Replaced, never edited.
     table: EpochCell<Table>,
     /// Held while the table is being replaced. Readers never take it.
@@ -115,6 +119,7 @@ impl Segments {
     ) -> Self {
         Self {
             reserve,
+            clock: Clock::new(options.time.clone()),
             disk,
             dir,
             options,
@@ -343,12 +348,26 @@ impl Segments {
         self.books.lock().table.iter().flatten().for_each(|segment| segment.clear_live());
     }
 
-    /// Bytes of live records and bytes of files.
+    /// Bytes of live records that have not expired, and bytes of files.
     pub(crate) fn live_and_total_bytes(&self) -> (u64, u64) {
+        let now_ms = self.clock.now_ms();
         let books = self.books.lock();
-        let live = books.table.iter().flatten().map(|segment| segment.live_bytes()).sum();
+        let live = books.table.iter().flatten().map(|segment| segment.lasting_bytes(now_ms)).sum();
         let total = books.table.iter().flatten().map(|segment| segment.len()).sum();
         (live, total)
+    }
+
+    /// Whether half of the log that is being written has expired, or more, and there is enough of
+    /// it to be a segment. Compaction leaves logs alone that are not sealed; where nobody writes,
+    /// this one would never be.
+    pub(crate) fn log_has_mostly_expired(&self) -> bool {
+        let now_ms = self.clock.now_ms();
+        let books = self.books.lock();
+        let mut unsealed = books.table.iter().flatten().filter(|log| log.footer().is_none());
+        unsealed.any(|log| {
+            let len = log.len();
+            len >= self.options.segment_bytes_min && log.expired_bytes(now_ms) * 2 >= len
+        })
     }
 
     /// Takes down that `len` bytes became dead, and wakes compaction now and then.

@@ -13,6 +13,9 @@ pub struct Stats {
     pub live_bytes: u64,
     /// Bytes of all segment files.
     pub total_bytes: u64,
+    /// Of the live bytes, those of keys that have expired; at least so many. Compaction gives them
+    /// back, and their keys are counted until then.
+    pub expired_bytes: u64,
     /// Bytes of tombstones: records that say that a key was removed.
     pub tombstone_bytes: u64,
     /// Number of segments.

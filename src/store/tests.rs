@@ -3,6 +3,8 @@
 //! A history is a list of steps. Running it keeps beside the store what the store must hold: the
 //! state after each write. What a store holds later is compared with those states as a whole.
 
+mod compaction;
+mod expiry;
 mod failures;
 mod full_disk;
 mod power_loss;
@@ -15,6 +17,7 @@ use crate::error::Result;
 use crate::options::{Durability, Options};
 use crate::store::KvStore;
 use crate::store::disk::Disk;
+use crate::store::walk::Walk;
 use crate::sync::{Arc, Mutex};
 use crate::write_batch::WriteBatch;
 
@@ -31,16 +34,20 @@ const DIR: &str = "/store";
 enum Step {
     Set(usize, usize),
     Remove(usize),
+    /// As `Set`, with an expiry in the past.
+    SetExpired(usize, usize),
     /// For each key a length, or nothing to remove it.
     Batch(&'static [(usize, Option<usize>)]),
     Clear,
     Sync,
     Compact,
+    /// Background compaction, once: only what is worth it.
+    CompactSome,
     /// Closes the store and opens it again.
     Reopen,
 }
 
-use Step::{Batch, Clear, Compact, Remove, Reopen, Set, Sync};
+use Step::{Batch, Clear, Compact, CompactSome, Remove, Reopen, Set, SetExpired, Sync};
 
 /// Everything that touches files, in every order that has been thought of.
 const HISTORY: &[Step] = &[
@@ -99,6 +106,38 @@ const OVERWRITES: &[Step] = &[
     Compact,
 ];
 
+/// Expired records over older ones: in the same files, in files that stay, alone, and set anew.
+const EXPIRING: &[Step] = &[
+    Set(0, 900),
+    Set(1, 900),
+    Set(2, 900),
+    Sync,
+    SetExpired(0, 600),
+    SetExpired(1, 600),
+    CompactSome,
+    Set(3, 100),
+    SetExpired(3, 900),
+    Batch(&[(4, Some(300)), (2, None)]),
+    Sync,
+    CompactSome,
+    Set(1, 50),
+    SetExpired(5, 10),
+    SetExpired(4, 900),
+    CompactSome,
+    Set(0, 900),
+    Set(2, 900),
+    Compact,
+    SetExpired(0, 10),
+    Reopen,
+    SetExpired(1, 900),
+    CompactSome,
+    Set(4, 900),
+    SetExpired(2, 1),
+    CompactSome,
+    Set(0, 5),
+    Compact,
+];
+
 fn options(durability: Durability) -> Options {
     Options::new()
         .durability(durability)
@@ -124,6 +163,7 @@ fn do_step(store: &KvStore, step: Step, number: usize) -> Result<()> {
     match step {
         Set(key, len) => store.set_bytes(KEYS[key].as_bytes(), &value(number, len)),
         Remove(key) => store.remove_bytes(KEYS[key].as_bytes()),
+        SetExpired(key, len) => store.set_with_expiry(KEYS[key].as_bytes(), &value(number, len), 1),
         Batch(ops) => {
             let mut batch = WriteBatch::new();
             for (key, len) in ops {
@@ -137,6 +177,11 @@ fn do_step(store: &KvStore, step: Step, number: usize) -> Result<()> {
         Clear => store.clear(),
         Sync => store.sync(),
         Compact => store.compact(),
+        CompactSome => {
+            store.core.writer.seal_active()?;
+            let sync_log = || store.core.writer.sync_sealed();
+            store.core.compactor.compact_some(&sync_log, &|| false).map(drop)
+        }
         Reopen => Ok(()),
     }
 }
@@ -150,10 +195,10 @@ fn after(content: &Content, step: Step, number: usize) -> Option<Content> {
     };
     match step {
         Set(key, len) => put(key, Some(len)),
-        Remove(key) => put(key, None),
+        Remove(key) | SetExpired(key, _) => put(key, None),
         Batch(ops) => ops.iter().for_each(|(key, len)| put(*key, *len)),
         Clear => next.clear(),
-        Sync | Compact | Reopen => return None,
+        Sync | Compact | CompactSome | Reopen => return None,
     }
     Some(next)
 }
@@ -166,7 +211,11 @@ fn content(store: &KvStore) -> Result<Content> {
             content.insert(key, value.to_vec());
         }
     }
-    assert_eq!(store.len()?, u64::try_from(content.len()).unwrap(), "keys are counted");
+    // Expired records have entries until they are dropped, and are counted.
+    let entries = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
+    let entries = entries.collect::<Result<Vec<_>>>()?;
+    assert_eq!(store.len()?, u64::try_from(entries.len()).unwrap(), "keys are counted");
+    assert!(content.keys().all(|key| entries.iter().any(|entry| entry == key.as_bytes())));
     Ok(content)
 }
 

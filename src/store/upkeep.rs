@@ -35,6 +35,7 @@ impl KvStore {
             log::warn!("{}: figures of a part of the index: {error}", core.dir.display());
         }
         let now = core.segments.snapshot().segments;
+        let now_ms = core.segments.clock.now_ms();
         let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
         // Relaxed: figures of about this moment.
         let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
@@ -42,6 +43,7 @@ impl KvStore {
             key_count: core.keydir.len().unwrap_or(0),
             live_bytes: sum(Segment::live_bytes),
             total_bytes: sum(Segment::len),
+            expired_bytes: now.iter().map(|segment| segment.expired_bytes(now_ms)).sum(),
             tombstone_bytes: sum(Segment::tombstone_bytes),
             segment_count: now.iter().map(|_| 1).sum(),
             index_bytes: core.keydir.bytes(),

@@ -337,18 +337,20 @@ impl Writer {
     }
 
     /// The seqno of the newest put of the entry's key, after the operations staged before it;
-    /// `None` if the key is absent.
+    /// `None` if the key is absent, or has expired.
     fn newest(&self, lane: &Lane, entry: &Entry<'_>, guard: &Guard) -> Result<Option<Seqno>> {
+        let clock = &self.segments.clock;
         if let Some(staged) = lane.latest_of(entry) {
-            return Ok((staged.kind == Kind::Put).then_some(staged.seqno));
+            let is_there = staged.kind == Kind::Put && !clock.has_passed(staged.expiry_ms);
+            return Ok(is_there.then_some(staged.seqno));
         }
         let mut scratch = Vec::new();
         for location in self.keydir.candidates(entry.hash, guard)? {
             let look = self.segments.look(location, entry.draft.key, guard, &mut scratch)?;
             if let Look::Found(segment, record) = look {
-                let seqno = segment.verify(record, location.offset())?.seqno;
-                self.segments.check_certain(Some(seqno))?;
-                return Ok(Some(seqno));
+                let record = segment.verify(record, location.offset())?;
+                self.segments.check_certain(Some(record.seqno))?;
+                return Ok((!clock.has_passed(record.expiry_ms)).then_some(record.seqno));
             }
         }
         self.segments.check_certain(None)?;

@@ -100,6 +100,26 @@ fn kvs_finds_nothing_where_there_is_no_store_and_makes_none() {
 }
 
 #[test]
+fn kvs_sets_and_tells_how_long_a_key_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let get_ttl = |key: &str| text(run(KVS, dir.path(), &["get", "--ttl-ms", key]).stdout);
+    assert_eq!(get_ttl("k"), "Key not found\n");
+    assert_eq!(dir.path().read_dir().unwrap().count(), 0, "something was made");
+    check(KVS, dir.path(), &["set", "k", "v", "--ttl-ms", "3600000"], 0, "", "");
+    let left_ms: u64 = get_ttl("k").trim_end().parse().unwrap();
+    assert!((3_000_000..=3_600_000).contains(&left_ms), "{left_ms}");
+    check(KVS, dir.path(), &["get", "k"], 0, "v\n", "");
+    check(KVS, dir.path(), &["set", "k", "v"], 0, "", "");
+    assert_eq!(get_ttl("k"), "never\n");
+    check(KVS, dir.path(), &["set", "k", "v", "--ttl-ms", "0"], 0, "", "");
+    assert_eq!(get_ttl("k"), "Key not found\n");
+    check(KVS, dir.path(), &["get", "k"], 0, "Key not found\n", "");
+    check(KVS, dir.path(), &["rm", "k"], 1, "", "Key not found\n");
+    check(KVS, dir.path(), &["set", "k", "v", "--ttl-ms", &u64::MAX.to_string()], 0, "", "");
+    check(KVS, dir.path(), &["get", "k"], 0, "v\n", "");
+}
+
+#[test]
 fn kvs_scan_prints_a_range_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = KvStore::open(dir.path()).unwrap();

@@ -738,6 +738,10 @@ fn closed_store_refuses_everything_through_every_clone<F: Factory>() {
         check_closed("sync", store.sync());
         check_closed("compact", store.compact());
         check_closed("contains", store.contains(b"k"));
+        check_closed("expiry", store.expiry(b"k"));
+        check_closed("get_with_expiry", store.get_with_expiry(b"k"));
+        check_closed("set_expiry", store.set_expiry(b"k", None));
+        check_closed("persist of an absent key", store.persist(b"absent"));
         check_closed("get_into", store.get_into(b"k", &mut Vec::new()));
         check_closed("set", store.set("k".to_owned(), "v".to_owned()));
         check_closed("get", store.get("k".to_owned()));

@@ -12,6 +12,7 @@ mod cli;
 mod contract;
 mod damage;
 mod dump;
+mod expiry;
 mod header;
 mod model;
 mod model_engine;

@@ -3,24 +3,23 @@
 //! A history that fails is shrunk and printed, and its seed is kept in `model.regressions`, from
 //! where it is tried first from then on. `PROPTEST_CASES=10000` makes it a soak.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use kvs::options::{KEY_LEN_MAX, SEGMENT_BYTES_FLOOR};
-use kvs::{Durability, KvsEngine, KvsError, Options, ReadMode, WriteBatch, WriteOptions};
+use kvs::{Durability, KvsEngine, KvsError, Options, ReadMode, Update, WriteBatch, WriteOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 use crate::contract::{Factory, Kvs};
-use crate::model_engine::apply;
+use crate::model_engine::{Held, Map, apply, held};
 
 proptest! {
     #![proptest_config(config(40))]
 
     #[test]
-    fn kvs_does_what_a_map_does(options in any_options(), history in vec(any_step(), 1..150)) {
+    fn kvs_does_what_a_map_does(options in any_options(), history in vec(any_step(true), 1..150)) {
         check_history::<Kvs>(&options, &history);
     }
 }
@@ -30,7 +29,10 @@ proptest! {
     #![proptest_config(config(32))]
 
     #[test]
-    fn sled_does_what_a_map_does(options in any_options(), history in vec(any_step(), 1..100)) {
+    fn sled_does_what_a_map_does(
+        options in any_options(),
+        history in vec(any_step(false), 1..100),
+    ) {
         check_history::<crate::contract::Sled>(&options, &history);
     }
 }
@@ -49,15 +51,38 @@ fn config(cases: u32) -> ProptestConfig {
 /// and print short.
 #[derive(Debug, Clone)]
 enum Step {
-    Set { key: u8, value: Filled },
-    Remove { key: u8 },
-    Batch { ops: Vec<(u8, Option<Filled>)>, sync: bool },
-    Get { key: u8 },
+    Set {
+        key: u8,
+        value: Filled,
+        expiry: Expires,
+    },
+    /// Sets the expiry alone.
+    Expire {
+        key: u8,
+        expiry: Expires,
+    },
+    /// Sets the value and keeps the expiry.
+    Update {
+        key: u8,
+        value: Filled,
+    },
+    Remove {
+        key: u8,
+    },
+    Batch {
+        ops: Vec<(u8, Option<(Filled, Expires)>)>,
+        sync: bool,
+    },
+    Get {
+        key: u8,
+    },
     Len,
     Clear,
     Sync,
     Compact,
-    Reopen { closing: bool },
+    Reopen {
+        closing: bool,
+    },
 }
 
 /// A value of `len` times the byte `fill`.
@@ -70,6 +95,24 @@ struct Filled {
 impl Filled {
     fn bytes(&self) -> Vec<u8> {
         vec![self.fill; self.len]
+    }
+}
+
+/// Expiry without a clock to wait for: what has expired, and what will not while tests run.
+#[derive(Debug, Clone, Copy)]
+enum Expires {
+    Never,
+    Past,
+    Future,
+}
+
+impl Expires {
+    fn ms(self) -> Option<u64> {
+        match self {
+            Self::Never => None,
+            Self::Past => Some(1),
+            Self::Future => Some(u64::MAX - 1),
+        }
     }
 }
 
@@ -101,10 +144,24 @@ fn any_value() -> impl Strategy<Value = Filled> {
     (any::<u8>(), len).prop_map(|(fill, len)| Filled { fill, len })
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
-    let ops = vec((any_key(), proptest::option::weighted(0.7, any_value())), 0..12);
+fn any_expiry(expires: bool) -> BoxedStrategy<Expires> {
+    if !expires {
+        return Just(Expires::Never).boxed();
+    }
+    prop_oneof![6 => Just(Expires::Never), 1 => Just(Expires::Past), 1 => Just(Expires::Future)]
+        .boxed()
+}
+
+/// A step; one that makes keys expire only if `expires`.
+fn any_step(expires: bool) -> impl Strategy<Value = Step> {
+    let expiry = || any_expiry(expires);
+    let op = proptest::option::weighted(0.7, (any_value(), expiry()));
+    let ops = vec((any_key(), op), 0..12);
     prop_oneof![
-        40 => (any_key(), any_value()).prop_map(|(key, value)| Step::Set { key, value }),
+        40 => (any_key(), any_value(), expiry())
+            .prop_map(|(key, value, expiry)| Step::Set { key, value, expiry }),
+        8 => (any_key(), expiry()).prop_map(|(key, expiry)| Step::Expire { key, expiry }),
+        5 => (any_key(), any_value()).prop_map(|(key, value)| Step::Update { key, value }),
         15 => any_key().prop_map(|key| Step::Remove { key }),
         10 => (ops, any::<bool>()).prop_map(|(ops, sync)| Step::Batch { ops, sync }),
         20 => any_key().prop_map(|key| Step::Get { key }),
@@ -139,7 +196,7 @@ fn any_options() -> impl Strategy<Value = Options> {
 fn check_history<F: Factory>(options: &Options, history: &[Step]) {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Some(F::open_with(dir.path(), options.clone()).unwrap());
-    let mut map = BTreeMap::new();
+    let mut map = Map::new();
     for step in history {
         if let Step::Reopen { closing } = step {
             let old = store.take().unwrap();
@@ -156,28 +213,44 @@ fn check_history<F: Factory>(options: &Options, history: &[Step]) {
 }
 
 /// Opens the store, which must hold exactly what the map holds.
-fn reopen<F: Factory>(
-    dir: &Path,
-    options: &Options,
-    map: &BTreeMap<Vec<u8>, Vec<u8>>,
-) -> F::Engine {
+fn reopen<F: Factory>(dir: &Path, options: &Options, map: &Map) -> F::Engine {
     let store = F::open_with(dir, options.clone()).unwrap();
-    assert_eq!(store.len().unwrap(), u64::try_from(map.len()).unwrap());
+    check_len(&store, map);
     for number in 0..KEY_COUNT {
         check_get(&store, map, number);
     }
     store
 }
 
-fn check_step<E: KvsEngine>(store: &E, map: &mut BTreeMap<Vec<u8>, Vec<u8>>, step: &Step) {
+fn check_step<E: KvsEngine>(store: &E, map: &mut Map, step: &Step) {
     match step {
-        Step::Set { key: number, value } => {
-            store.set_bytes(&key(*number), &value.bytes()).unwrap();
-            map.insert(key(*number), value.bytes());
+        Step::Set { key: number, value, expiry } => {
+            let (key, value, expiry_ms) = (key(*number), value.bytes(), expiry.ms());
+            match expiry_ms {
+                Some(expiry_ms) => store.set_with_expiry(&key, &value, expiry_ms).unwrap(),
+                None => store.set_bytes(&key, &value).unwrap(),
+            }
+            map.insert(key, Held { value, expiry_ms });
+        }
+        Step::Expire { key: number, expiry } => {
+            let held = map.get_mut(&key(*number)).filter(|held| held.is_there());
+            match (store.set_expiry(&key(*number), expiry.ms()), held) {
+                (Ok(previous_ms), Some(held)) => {
+                    assert_eq!(std::mem::replace(&mut held.expiry_ms, expiry.ms()), previous_ms);
+                }
+                (Err(KvsError::KeyNotFound), None) => {}
+                (result, held) => panic!("{result:?} with {held:?} held"),
+            }
+        }
+        Step::Update { key: number, value } => {
+            store.update(&key(*number), &mut |_| Update::Set(value.bytes())).unwrap();
+            let expiry_ms = held(map, &key(*number)).and_then(|held| held.expiry_ms);
+            map.insert(key(*number), Held { value: value.bytes(), expiry_ms });
         }
         Step::Remove { key: number } => {
-            match (store.remove_bytes(&key(*number)), map.remove(&key(*number))) {
-                (Ok(()), Some(_)) | (Err(KvsError::KeyNotFound), None) => {}
+            match (store.remove_bytes(&key(*number)), held(map, &key(*number))) {
+                (Ok(()), Some(_)) => drop(map.remove(&key(*number))),
+                (Err(KvsError::KeyNotFound), None) => {}
                 (result, held) => panic!("{result:?} with {held:?} held"),
             }
         }
@@ -185,7 +258,10 @@ fn check_step<E: KvsEngine>(store: &E, map: &mut BTreeMap<Vec<u8>, Vec<u8>>, ste
             let mut batch = WriteBatch::new();
             for (number, value) in ops {
                 match value {
-                    Some(value) => batch.set(&key(*number), &value.bytes()),
+                    Some((value, Expires::Never)) => batch.set(&key(*number), &value.bytes()),
+                    Some((value, expiry)) => {
+                        batch.set_with_expiry(&key(*number), &value.bytes(), expiry.ms().unwrap())
+                    }
                     None => batch.remove(&key(*number)),
                 };
             }
@@ -193,20 +269,40 @@ fn check_step<E: KvsEngine>(store: &E, map: &mut BTreeMap<Vec<u8>, Vec<u8>>, ste
             apply(map, &batch);
         }
         Step::Get { key } => check_get(store, map, *key),
-        Step::Len => assert_eq!(store.len().unwrap(), u64::try_from(map.len()).unwrap()),
+        Step::Len => check_len(store, map),
         Step::Clear => {
             store.clear().unwrap();
             map.clear();
         }
         Step::Sync => store.sync().unwrap(),
-        Step::Compact => store.compact().unwrap(),
+        Step::Compact => {
+            store.compact().unwrap();
+            map.retain(|_, held| held.is_there());
+            check_len(store, map);
+        }
         Step::Reopen { .. } => {}
     }
 }
 
+/// Keys that have expired, all that are in the map, may be counted until compaction.
 #[track_caller]
-fn check_get<E: KvsEngine>(store: &E, map: &BTreeMap<Vec<u8>, Vec<u8>>, number: u8) {
-    let value = store.get_bytes(&key(number)).unwrap();
-    let expected = map.get(&key(number));
-    assert!(value.as_deref() == expected.map(Vec::as_slice), "key {number}: {value:?}");
+fn check_len<E: KvsEngine>(store: &E, map: &Map) {
+    let there = map.values().filter(|held| held.is_there()).count();
+    let len = usize::try_from(store.len().unwrap()).unwrap();
+    assert!((there..=map.len()).contains(&len), "{len} of {there} to {}", map.len());
+}
+
+#[track_caller]
+fn check_get<E: KvsEngine>(store: &E, map: &Map, number: u8) {
+    let found = store.get_with_expiry(&key(number)).unwrap();
+    let expected = held(map, &key(number));
+    let same = match (&found, expected) {
+        (Some((value, expiry_ms)), Some(held)) => {
+            *value == held.value[..] && *expiry_ms == held.expiry_ms
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    assert!(same, "key {number}: {found:?}");
+    assert_eq!(store.contains(&key(number)).unwrap(), expected.is_some(), "key {number}");
 }

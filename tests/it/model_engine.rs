@@ -1,9 +1,10 @@
 //! The contract in its plainest form: a `BTreeMap` behind a lock. What the suite asks of the
 //! engines it must ask of this one too, so a promise that nobody could keep shows here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvs::options::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use kvs::{
@@ -11,7 +12,29 @@ use kvs::{
 };
 use parking_lot::{Mutex, RwLock};
 
-type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Map = BTreeMap<Vec<u8>, Held>;
+
+/// What a key holds. One that has expired may stay in the map; nobody is shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) value: Vec<u8>,
+    pub(crate) expiry_ms: Option<u64>,
+}
+
+impl Held {
+    pub(crate) fn is_there(&self) -> bool {
+        self.expiry_ms.is_none_or(|expiry_ms| now_ms() < expiry_ms)
+    }
+}
+
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
+}
+
+/// What `key` holds, if it is there.
+pub(crate) fn held<'a>(map: &'a Map, key: &[u8]) -> Option<&'a Held> {
+    map.get(key).filter(|held| held.is_there())
+}
 
 /// What the closed stores hold, by directory; `None` while a store is open. Stands for the disk.
 static DISK: Mutex<BTreeMap<PathBuf, Option<Map>>> = Mutex::new(BTreeMap::new());
@@ -39,6 +62,12 @@ impl ModelEngine {
         self.shared.map.read().as_ref().map(read).ok_or(KvsError::Closed)
     }
 
+    fn put(&self, key: &[u8], value: &[u8], expiry_ms: Option<u64>) -> Result<()> {
+        check_lengths(key, value)?;
+        let held = Held { value: value.to_vec(), expiry_ms };
+        self.write(|map| drop(map.insert(key.to_vec(), held)))
+    }
+
     fn write<R>(&self, write: impl FnOnce(&mut Map) -> R) -> Result<R> {
         self.shared.map.write().as_mut().map(write).ok_or(KvsError::Closed)
     }
@@ -46,20 +75,37 @@ impl ModelEngine {
 
 impl KvsEngine for ModelEngine {
     fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        check_lengths(key, value)?;
-        self.write(|map| drop(map.insert(key.to_vec(), value.to_vec())))
+        self.put(key, value, None)
+    }
+
+    fn set_with_expiry(&self, key: &[u8], value: &[u8], expiry_ms: u64) -> Result<()> {
+        self.put(key, value, Some(expiry_ms))
     }
 
     fn get_with<R>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        self.read(|map| map.get(key).map(|value| read(value)))
+        self.read(|map| held(map, key).map(|held| read(&held.value)))
     }
 
     fn get_bytes(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.read(|map| map.get(key).cloned().map(Value::from))
+        Ok(self.get_with_expiry(key)?.map(|(value, _)| value))
+    }
+
+    fn get_with_expiry(&self, key: &[u8]) -> Result<Option<(Value, Option<u64>)>> {
+        let found = |held: &Held| (held.value.clone().into(), held.expiry_ms);
+        self.read(|map| held(map, key).map(found))
+    }
+
+    fn set_expiry(&self, key: &[u8], expiry_ms: Option<u64>) -> Result<Option<u64>> {
+        self.write(|map| {
+            let held = map.get_mut(key).filter(|held| held.is_there());
+            let held = held.ok_or(KvsError::KeyNotFound)?;
+            Ok(std::mem::replace(&mut held.expiry_ms, expiry_ms))
+        })?
     }
 
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
-        self.write(|map| map.remove(key).map(drop).ok_or(KvsError::KeyNotFound))?
+        let remove = |map: &mut Map| map.remove(key).filter(Held::is_there);
+        self.write(remove)?.map(drop).ok_or(KvsError::KeyNotFound)
     }
 
     fn clear(&self) -> Result<()> {
@@ -69,18 +115,21 @@ impl KvsEngine for ModelEngine {
     fn update(&self, key: &[u8], change: &mut dyn FnMut(Option<&[u8]>) -> Update) -> Result<()> {
         check_lengths(key, b"")?;
         loop {
-            let old = self.read(|map| map.get(key).cloned())?;
-            let new = match change(old.as_deref()) {
+            let old = self.read(|map| held(map, key).cloned())?;
+            let new = match change(old.as_ref().map(|old| &*old.value)) {
                 Update::Keep => return Ok(()),
                 Update::Remove => None,
-                Update::Set(value) => Some(value),
+                Update::Set(value) => {
+                    Some(Held { value, expiry_ms: old.as_ref().and_then(|old| old.expiry_ms) })
+                }
+                Update::SetWithExpiry { value, expiry_ms } => Some(Held { value, expiry_ms }),
             };
-            check_lengths(key, new.as_deref().unwrap_or_default())?;
+            check_lengths(key, new.as_ref().map_or(&[][..], |new| &new.value))?;
             let done = self.write(|map| {
-                let same = map.get(key) == old.as_ref();
+                let same = held(map, key) == old.as_ref();
                 if same {
                     match new {
-                        Some(value) => drop(map.insert(key.to_vec(), value)),
+                        Some(new) => drop(map.insert(key.to_vec(), new)),
                         None => drop(map.remove(key)),
                     }
                 }
@@ -96,7 +145,7 @@ impl KvsEngine for ModelEngine {
         let mut lens = BTreeMap::new();
         for op in batch.ops() {
             match op {
-                BatchOp::Set { key, value } => {
+                BatchOp::Set { key, value, .. } => {
                     check_lengths(key, value)?;
                     lens.insert(key, key.len() + value.len());
                 }
@@ -113,15 +162,16 @@ impl KvsEngine for ModelEngine {
 
     /// All of one moment, which is more than the contract promises.
     fn scan(&self, scan: Scan) -> Result<Entries> {
-        let entry = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-            let value = if scan.is_keys_only() { Value::default() } else { value.clone().into() };
-            (key.clone(), value)
+        let entry = |(key, held): (&Vec<u8>, &Held)| {
+            let value =
+                || if scan.is_keys_only() { Value::default() } else { held.value.clone().into() };
+            held.is_there().then(|| (key.clone(), value()))
         };
         let in_range = |map: &Map| {
             if scan.is_empty() {
                 return Vec::new();
             }
-            map.range::<[u8], _>(scan.bounds()).map(entry).collect()
+            map.range::<[u8], _>(scan.bounds()).filter_map(entry).collect()
         };
         let mut found: Vec<_> = self.read(in_range)?;
         if scan.is_reverse() {
@@ -132,7 +182,8 @@ impl KvsEngine for ModelEngine {
     }
 
     fn len(&self) -> Result<u64> {
-        self.read(|map| map.len().try_into().unwrap())
+        let count = |map: &Map| map.values().filter(|held| held.is_there()).count();
+        self.read(|map| count(map).try_into().unwrap())
     }
 
     fn sync(&self) -> Result<()> {
@@ -167,12 +218,23 @@ impl Drop for Shared {
     }
 }
 
-/// What a batch does to a map; the model test uses it too.
+/// What a batch does to a map; the model test uses it too. The last operation on a key counts; one
+/// that removes what has expired has no effect.
 pub(crate) fn apply(map: &mut Map, batch: &WriteBatch) {
-    for op in batch.ops() {
+    let mut seen = BTreeSet::new();
+    for op in batch.ops().iter().rev() {
         match op {
-            BatchOp::Set { key, value } => drop(map.insert(key.clone(), value.clone())),
-            BatchOp::Remove { key } => drop(map.remove(key)),
+            BatchOp::Set { key, value, expiry_ms } => {
+                if seen.insert(key) {
+                    let (value, expiry_ms) = (value.clone(), *expiry_ms);
+                    map.insert(key.clone(), Held { value, expiry_ms });
+                }
+            }
+            BatchOp::Remove { key } => {
+                if seen.insert(key) && held(map, key).is_some() {
+                    map.remove(key);
+                }
+            }
             other => panic!("the model does not know {other:?}"),
         }
     }

@@ -35,10 +35,10 @@ fn lines_saying<'a>(
 /// The rooms, lowest first. A room imports from lines above its own, and from its own line unless
 /// that is one of `APART`.
 const LAYERS: &[&[&str]] = &[
-    &["error", "options", "value", "sync", "json_text"],
+    &["error", "options", "value", "sync", "clock", "json_text"],
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
-    &["store/names", "engine_dir"],
+    &["store/names", "store/expiring", "engine_dir"],
     &["store/old_logs"],
     &["store/segment", "store/keydir", "store/key_order", "store/reserve"],
     &["store/sift"],

@@ -15,7 +15,8 @@ const BUFFER_LEN: usize = 1 << 20;
 
 pub(crate) const DUMP_HELP: &str = "\
 One JSON object a line: key and value; key_b64 and value_b64, in base64, where
-they are not UTF-8. The order of lines means nothing.
+they are not UTF-8; expiry_ms, milliseconds since 1970, if the key expires. The
+order of lines means nothing.
 
 Example:
   kvs --dir cities dump > cities.jsonl && kvs --dir copy load cities.jsonl";

@@ -212,6 +212,7 @@ fn every_failing_call_is_survived() {
             for durability in [Durability::Os, Durability::Sync] {
                 let make = || in_memory(durability);
                 points += check_every_failure(&make, HISTORY, fault, stride);
+                points += check_every_failure(&make, EXPIRING, fault, 7 * stride);
             }
         }
     }

@@ -99,7 +99,8 @@ impl Runner {
                 self.note(last);
                 store = self.open();
             } else {
-                let phase = if let Compact = step { Phase::Compact } else { Phase::Write };
+                let compacts = matches!(step, Compact | CompactSome);
+                let phase = if compacts { Phase::Compact } else { Phase::Write };
                 self.phase(phase, || do_step(&store, *step, 0)).unwrap();
                 if let Sync = step {
                     self.durable = last;
@@ -263,7 +264,7 @@ fn check_found(checked: Result<usize, String>) {
 #[test]
 fn power_loss_leaves_a_prefix_with_everything_durable() {
     for durability in [Durability::Os, Durability::Sync] {
-        for history in [HISTORY, OVERWRITES] {
+        for history in [HISTORY, OVERWRITES, EXPIRING] {
             check_found(Runner::new(durability, None).run(history).check(samples(8)));
         }
     }
@@ -271,14 +272,18 @@ fn power_loss_leaves_a_prefix_with_everything_durable() {
 
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
-    let run = Runner::new(Durability::Os, None).run(HISTORY);
-    check_found(run.check_twice(samples(2)));
+    for history in [HISTORY, EXPIRING] {
+        let run = Runner::new(Durability::Os, None).run(history);
+        check_found(run.check_twice(samples(2)));
+    }
 }
 
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_opened() {
-    let run = Runner::new(Durability::Os, None).run(HISTORY);
-    check_found(run.check_killed(samples(4), None));
+    for history in [HISTORY, EXPIRING] {
+        let run = Runner::new(Durability::Os, None).run(history);
+        check_found(run.check_killed(samples(4), None));
+    }
 }
 
 /// Each row is a sync in the code. With it left out, some loss of power must do harm.

@@ -67,7 +67,8 @@ impl Writer {
                 Ok(Look::Found(holder, record)) => {
                     // A length is believed only if its checksum holds.
                     let len = record.trusted_len(holder.header.salt, entry.location.offset());
-                    found = Some((entry, holder, record.is_put(), len.unwrap_or(0)));
+                    let put = record.is_put().then(|| (len.unwrap_or(0), record.expiry_ms()));
+                    found = Some((entry, holder, put));
                     break;
                 }
                 // A damaged record cannot be told to be this key's; it stays, and reads of it say
@@ -77,14 +78,14 @@ impl Writer {
             }
         }
         match staged.kind {
-            Kind::Put => segment.add_live(staged.len),
+            Kind::Put => segment.add_live(staged.len, staged.expiry_ms),
             _ => segment.add_tombstone(staged.len),
         }
         // What is found may be the tombstone of a batch of this very group.
-        let was_there = matches!(found, Some((_, _, true, _)));
-        if let Some((_, holder, true, len)) = &found {
-            holder.sub_live(*len);
-            self.segments.note_dead(*len);
+        let was_there = matches!(found, Some((_, _, Some(_))));
+        if let Some((_, holder, Some((len, expiry_ms)))) = found {
+            holder.sub_live(len, expiry_ms);
+            self.segments.note_dead(len);
         }
         self.keydir.note_presence(key, was_there, staged.kind == Kind::Put);
         match (staged.kind, found) {

@@ -1,0 +1,80 @@
+//! Compaction comes to rest: what it makes is not worth compacting again.
+
+use super::*;
+use crate::store::disk::modelled::ModelledDisk;
+
+/// Background compaction until there is nothing left to do; how often it ran.
+fn compact_to_rest(store: &KvStore) -> usize {
+    let sync_log = || store.core.writer.sync_sealed();
+    let runs =
+        (0..20).take_while(|_| store.core.compactor.compact_some(&sync_log, &|| false).unwrap());
+    runs.count()
+}
+
+/// A segment of tombstones that have to stay, because what they outrank does, was dead as a whole
+/// by the figures, and rewritten as it was, without end.
+#[test]
+fn tombstones_that_have_to_stay_are_not_copied_for_ever() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options(Durability::Os)).unwrap();
+    for number in 0..200_u8 {
+        store.set_bytes(&[number], &[1; 900]).unwrap();
+    }
+    store.core.writer.seal_active().unwrap();
+    for number in 0..200_u8 {
+        if number % 20 == 0 {
+            store.remove_bytes(&[number]).unwrap();
+        }
+    }
+    store.core.writer.seal_active().unwrap();
+    assert!(compact_to_rest(&store) < 5);
+    assert!(store.stats().tombstone_bytes > 0, "they stay");
+    assert_eq!(compact_to_rest(&store), 0);
+    // All of them are worth it: more is dead than lives.
+    for number in 0..200_u8 {
+        if number % 20 != 0 && number % 3 != 0 {
+            store.remove_bytes(&[number]).unwrap();
+        }
+    }
+    store.core.writer.seal_active().unwrap();
+    assert!((1..5).contains(&compact_to_rest(&store)));
+    let stats = store.stats();
+    assert!(stats.total_bytes <= 2 * stats.live_bytes + 2 * (4 << 10), "{stats:?}");
+}
+
+/// No segment is half dead, and tombstones are less than a tenth; together they are more than what
+/// lives. Then tombstones go with all that they outrank.
+#[test]
+fn files_stay_within_twice_what_lives_though_tombstones_stay() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let options = options(Durability::Os).segment_bytes_max(16 << 10);
+    let store = open(&disk, Path::new(DIR), &options).unwrap();
+    for number in 0..8_000_u16 {
+        store.set_bytes(&number.to_be_bytes(), &[1; 198]).unwrap();
+    }
+    store.core.writer.seal_active().unwrap();
+    for number in (0..8_000_u16).filter(|number| u32::from(*number) * 48 % 100 < 48) {
+        store.remove_bytes(&number.to_be_bytes()).unwrap();
+    }
+    store.core.writer.seal_active().unwrap();
+    let is_within = || {
+        let stats = store.stats();
+        // Headers and footers come on top.
+        let record_bytes = stats.total_bytes - 112 * stats.segment_count;
+        assert!(stats.tombstone_bytes * 10 < record_bytes, "{stats:?}");
+        record_bytes <= 2 * stats.live_bytes + 2 * (16 << 10)
+    };
+    assert!(!is_within(), "there is nothing to do: {:?}", store.stats());
+    assert!((1..5).contains(&compact_to_rest(&store)));
+    assert!(is_within(), "{:?}", store.stats());
+}
+
+/// A store of one small key is more header and footer than record.
+#[test]
+fn segment_of_one_small_record_is_left_alone() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options(Durability::Os)).unwrap();
+    store.set_bytes(b"k", b"").unwrap();
+    store.core.writer.seal_active().unwrap();
+    assert_eq!(compact_to_rest(&store), 0);
+}
