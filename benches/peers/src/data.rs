@@ -78,7 +78,7 @@ impl Values {
     pub fn new(value_bytes: usize) -> Self {
         assert!(value_bytes >= VALUE_BYTES_MIN, "a value names its key in {VALUE_BYTES_MIN} bytes");
         let mut noise = vec![0; NOISE_STARTS + value_bytes];
-        random(0x6e6f_6973_65).fill(&mut noise[..]);
+        random(0x006e_6f69_7365).fill(&mut noise[..]);
         Self { noise, value_bytes }
     }
 

@@ -92,7 +92,9 @@ fn panel(row: &Row, base: &str) -> Group {
     let mut panel = Group::new().add(text(0.0, 12.0, "title", row.workload.title));
     for (index, cell) in row.cells.iter().enumerate() {
         let share = if fastest > 0.0 { cell.ops_per_second / fastest } else { 0.0 };
-        let bar = bar(row, cell, share, cell.store == base);
+        // Other settings of the base have names like `base-fast`.
+        let is_own = cell.store.split('-').next() == Some(base);
+        let bar = bar(row, cell, share, is_own);
         let place = format!("translate(0 {})", TITLE + LINE * index as f64);
         panel = panel.add(bar.set("transform", place));
     }

@@ -7,16 +7,21 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::value_parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::machine::Machine;
 use crate::outcome::{Line, Outcome, Run, StoreNote};
 use crate::stores::{self, Entry};
 use crate::workload::{self, DataSet, LOAD, Workload};
+
+/// Fewer say nothing; of ten times more, indices no longer fit in 32 bits.
+const KEYS_ALLOWED: RangeInclusive<u64> = 1000..=100_000_000;
 
 /// Measure stores, one process and one measurement at a time.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,10 +33,10 @@ pub struct RunArgs {
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Keys of the main data set; the other two have half and ten times as many
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(KEYS_ALLOWED))]
     keys: u64,
     /// How often everything is measured; the tenfold data set only once
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// A measurement is cut short after this long; a tenfold fill after four times this
     #[arg(long, default_value_t = 8.0)]
@@ -117,11 +122,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
             .expect("the template is right"),
     );
     let mut failed = HashSet::new();
-    for step in steps {
+    for &step in &steps {
         match step {
             Step::Measure { round, store, workload, data } => {
                 let entry = &entries[store];
-                bar.set_message(format!("round {round}, {} {workload}", entry.name));
+                let what = format!("round {round}, {} {workload}", entry.name);
+                if bar.is_hidden() {
+                    eprintln!("{}/{} {what}", bar.position(), steps.len());
+                }
+                bar.set_message(what);
                 if let Err(error) = step_of(args, entry, round, workload, data, &mut out) {
                     bar.suspend(|| eprintln!("{} {workload}: {error:#}", entry.name));
                     failed.insert(entry.name);

@@ -36,6 +36,10 @@ pub struct OpenOptions<'a> {
     pub dir: &'a Path,
     pub durability: Durability,
     /// How many keys the store will hold, for those that size their table when they create it.
+    #[cfg_attr(
+        not(feature = "tkrzw"),
+        expect(dead_code, reason = "the only such store is absent")
+    )]
     pub keys: u64,
 }
 

@@ -65,7 +65,7 @@ pub fn rows(outcomes: &[Outcome], base: &str) -> Vec<Row> {
 
 fn row(outcomes: &[Outcome], workload: &Workload, base: &str) -> Option<Row> {
     let mine = || outcomes.iter().filter(|outcome| outcome.workload == workload.name);
-    let last = mine().last()?;
+    let last = mine().next_back()?;
     let (keys, value_bytes) = (last.keys, last.value_bytes);
     let mut by_store: BTreeMap<&str, Vec<&Outcome>> = BTreeMap::new();
     for outcome in mine().filter(|o| (o.keys, o.value_bytes) == (keys, value_bytes)) {

@@ -15,6 +15,7 @@ type Handle = *mut c_void;
 /// Where the library puts the text of an error; it stays null if there is none.
 type Error = *mut c_char;
 
+// SAFETY: as `rocksdb/c.h` declares them; the contract of the adapters calls each one.
 #[rustfmt::skip]
 unsafe extern "C" {
     fn rocksdb_options_create() -> Handle;

@@ -9,7 +9,6 @@ use anyhow::{Result, bail};
 
 use super::Entry;
 use crate::store::{Durability, Key, OpenOptions, Pair, Session, Store};
-use crate::workload::Kind;
 
 /// A pointer to an open database.
 type Handle = *mut c_void;
@@ -33,6 +32,7 @@ struct RawPair {
     value_len: i32,
 }
 
+// SAFETY: as `tkrzw_langc.h` declares them; the contract of the adapters calls each one.
 #[rustfmt::skip]
 unsafe extern "C" {
     static TKRZW_PACKAGE_VERSION: *const c_char;
@@ -54,10 +54,10 @@ unsafe extern "C" {
 }
 
 pub fn entries() -> Vec<Entry> {
-    let plain = Entry {
+    vec![Entry {
         name: "tkrzw",
         settings: "HashDBM, memory-mapped, updated in place, twice as many buckets as keys from \
-                   the start, no checksums",
+                   the start",
         ordered: false,
         only: None,
         version: || {
@@ -65,23 +65,14 @@ pub fn entries() -> Vec<Entry> {
             let version = unsafe { CStr::from_ptr(TKRZW_PACKAGE_VERSION) };
             version.to_string_lossy().into_owned()
         },
-        open: |options| open(options, "RECORD_CRC_NONE"),
-    };
-    let checked = Entry {
-        name: "tkrzw-crc",
-        settings: "as tkrzw, with a CRC-32 in each record",
-        only: Some(&[Kind::Fill, Kind::Read, Kind::Overwrite, Kind::Iterate]),
-        open: |options| open(options, "RECORD_CRC_32"),
-        ..plain.clone()
-    };
-    vec![plain, checked]
+        open,
+    }]
 }
 
-fn open(options: &OpenOptions, crc: &str) -> Result<Box<dyn Store>> {
+fn open(options: &OpenOptions) -> Result<Box<dyn Store>> {
     let path = CString::new(options.dir.join("peers.tkh").as_os_str().as_bytes())?;
     let params = CString::new(format!(
-        "dbm=HashDBM,file=MemoryMapParallelFile,update_mode=UPDATE_IN_PLACE,num_buckets={},\
-         record_crc_mode={crc}",
+        "dbm=HashDBM,file=MemoryMapParallelFile,update_mode=UPDATE_IN_PLACE,num_buckets={}",
         options.keys * 2
     ))?;
     // SAFETY: both are C strings that outlive the call.
