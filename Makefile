@@ -47,7 +47,7 @@ test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 bench: cc ## Benchmarks, measured (a quiet machine, please)
 	$(CARGO) bench
 
-bench-peers: peers-build ## kvs beside other stores, measured (under 45 minutes, a quiet machine)
+bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
 	@mkdir -p target/peers/full
 	@rm -f target/peers/full/results.jsonl
 	$(PEERS) run --dir target/peers/full/data --out target/peers/full/results.jsonl $(PEERS_ARGS)

@@ -65,7 +65,7 @@ pub struct Outcome {
     pub close_seconds: f64,
     /// Processor time of all threads while the clock ran.
     pub cpu_seconds: f64,
-    /// How many cores something else was using meanwhile.
+    /// How many cores something else was using meanwhile; 0 if it was too short to tell.
     pub other_cores: f64,
     pub disk_bytes: u64,
     pub resident_bytes_max: u64,

@@ -38,8 +38,8 @@ pub struct RunArgs {
     /// How often everything is measured; the tenfold data set only once
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// A measurement is cut short after this long; a tenfold fill after four times this
-    #[arg(long, default_value_t = 8.0)]
+    /// A measurement is cut short after this long; a tenfold fill after six times this
+    #[arg(long, default_value_t = 5.0)]
     cap_seconds: f64,
     /// Where the stores are made: on the file system that is to be measured
     #[arg(long, default_value = "peers-data")]

@@ -89,7 +89,7 @@ impl DataSet {
 
     /// How many times longer than others its fills may take before they are cut short.
     pub fn fill_cap_factor(self) -> f64 {
-        if self == Self::Tenfold { 4.0 } else { 1.0 }
+        if self == Self::Tenfold { 6.0 } else { 1.0 }
     }
 }
 

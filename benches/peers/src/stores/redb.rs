@@ -48,7 +48,8 @@ struct Redb {
 impl Redb {
     fn write(&self, change: impl FnOnce(&mut Table<&[u8], &[u8]>) -> Result<()>) -> Result<()> {
         // Relaxed: only how many there were counts.
-        let is_due = self.commits.fetch_add(1, Ordering::Relaxed) % COMMITS_PER_SYNC == 0;
+        let before = self.commits.fetch_add(1, Ordering::Relaxed);
+        let is_due = before.is_multiple_of(COMMITS_PER_SYNC);
         let mut writing = self.db.begin_write()?;
         if !self.synced && !is_due {
             writing.set_durability(Commit::None)?;
