@@ -2,9 +2,13 @@
 
 use crate::workload::Kind;
 
-/// `value` with three figures.
+/// `value` with three figures; fewer below 1, where the first two decide.
 fn three(value: f64) -> String {
-    let places = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    let places = match value {
+        _ if value > 0.0 && value < 0.0995 => 4,
+        _ if value < 9.995 => 2,
+        _ => usize::from(value < 99.95),
+    };
     format!("{value:.places$}")
 }
 
@@ -66,6 +70,7 @@ mod tests {
             (nanoseconds(2.5e12), "2500 s"),
             (bytes(144e6), "144 MB"),
             (ratio(0.5), "0.50x"),
+            (ratio(0.0048), "0.0048x"),
             (ratio(123.4), "123x"),
             (speed(Kind::Reopen, 2000.0), "500 us"),
             (speed(Kind::Read, 2000.0), "2.00 k/s"),
