@@ -17,17 +17,23 @@ PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 BUILT := target/release
 FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
 	OUT=$(CURDIR)/target/ffi-tests
+# benches/peers is a crate of its own, built apart. PEERS_ARGS is for `--stores` and the like.
+PEERS := target/peers/release/peers
+PEERS_CARGO := CARGO_TARGET_DIR=$(CURDIR)/target/peers $(CARGO)
+PEERS_FEW := --no-default-features --features kvs,sled
+PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
 STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
-	deny bench-build
+	deny peers bench-build
 
-.PHONY: help test bench lib venv header header-matrix soak-kill $(STEPS)
+.PHONY: help test bench bench-peers bench-peers-quick peers-test lib venv header header-matrix \
+	soak-kill $(STEPS)
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
 
 demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client talks to them
 	@$(FFI) $(CURDIR)/target/ffi-tests/host
@@ -41,10 +47,28 @@ test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 bench: cc ## Benchmarks, measured (a quiet machine, please)
 	$(CARGO) bench
 
+bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
+	@mkdir -p target/peers/full
+	@rm -f target/peers/full/results.jsonl
+	$(PEERS) run --dir target/peers/full/data --out target/peers/full/results.jsonl $(PEERS_ARGS)
+	$(PEERS) table target/peers/full/results.jsonl
+	$(PEERS) report target/peers/full/results.jsonl --dir benches/report --date $$(date +%F) \
+		--commit $$(git describe --always --dirty 2>/dev/null || echo unknown)
+
+bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works (about a minute)
+	@mkdir -p target/peers/quick
+	@rm -f target/peers/quick/results.jsonl
+	$(PEERS) run --keys 2000 --rounds 1 --cap-seconds 0.5 $(PEERS_ARGS) \
+		--dir target/peers/quick/data --out target/peers/quick/results.jsonl
+	$(PEERS) table target/peers/quick/results.jsonl
+	$(PEERS) report target/peers/quick/results.jsonl --dir target/peers/quick --date $$(date +%F) \
+		--commit quick
+
 # The single steps.
 
 fmt: ## Formatting
 	$(CARGO) fmt --all -- --check
+	cd benches/peers && $(CARGO) fmt -- --check
 
 clippy: cc ## Lints, warnings are errors
 	$(CARGO) clippy --all-targets -- -D warnings
@@ -59,7 +83,7 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations
 
 kill: cc ## kill -9 of a writing process, 200 times on one store
 	$(CARGO) test --test kill
@@ -103,6 +127,16 @@ deny: ## Licences and sources of the dependencies (deny.toml)
 	.ci/need python3 python3 --version
 	python3 .ci/deny.py
 
+# With two stores that need no library of the system and share the crates already built here: the
+# harness stays sound at the price of some seconds. `make peers-test` is the whole.
+peers: cc ## benches/peers: lints, and its own tests over kvs and sled
+	cd benches/peers && $(CARGO) clippy --locked --all-targets $(PEERS_FEW) -- -D warnings
+	cd benches/peers && $(CARGO) test --locked $(PEERS_FEW)
+
+peers-test: peers-libraries ## benches/peers: lints and tests over every store (minutes to build)
+	cd benches/peers && $(PEERS_CARGO) clippy --locked --release --all-targets -- -D warnings
+	cd benches/peers && $(PEERS_CARGO) test --locked --release
+
 bench-build: cc ## Benchmarks, built only
 	$(CARGO) bench --no-run
 
@@ -117,7 +151,16 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 venv:
 	@bindings/python/dev/setup.sh
 
-.PHONY: toolchain cc g++
+peers-build: peers-libraries
+	cd benches/peers && $(PEERS_CARGO) build --locked --release
+
+peers-libraries: cc g++
+	@.ci/need pkg-config pkg-config --version
+	@.ci/need librocksdb-dev bash -c 'cc -E - <<< "#include <rocksdb/c.h>"'
+	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
+	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
+
+.PHONY: toolchain cc g++ peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
