@@ -43,7 +43,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 pub use listing::LogRecord;
@@ -110,6 +110,7 @@ struct Core {
     writer: Writer,
     compactor: Compactor,
     tails_cut: u64,
+    open_us: u64,
     /// Tells the threads to end.
     stop: AtomicBool,
     /// Raised to end the sync thread before its interval is over.
@@ -125,7 +126,7 @@ struct Handle(Arc<Core>);
 impl Drop for Handle {
     fn drop(&mut self) {
         if let Err(error) = self.0.close() {
-            log::error!("{}: closing failed: {error}", self.0.dir.display());
+            self.0.options.logger.error(format_args!("closing failed: {error}"));
         }
     }
 }
@@ -156,8 +157,11 @@ impl KvStore {
         Self::open_on(&disk, dir.into(), options)
     }
 
-    fn open_on(disk: &Arc<dyn Disk>, dir: PathBuf, options: Options) -> Result<Self> {
+    fn open_on(disk: &Arc<dyn Disk>, dir: PathBuf, mut options: Options) -> Result<Self> {
+        let began = Instant::now();
         options.check()?;
+        options.logger = options.logger.for_store(&dir);
+        let log = options.logger.clone();
         if !options.create && !disk.exists(&dir) {
             return Err(KvsError::NoStore { path: dir });
         }
@@ -165,20 +169,23 @@ impl KvStore {
         recovery::check_dir(&**disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
         let recovered = match recovery::recover(disk, &dir, &options) {
-            Err(KvsError::NoSpace { .. }) if Reserve::new(Arc::clone(disk), &dir).lend() => {
+            Err(KvsError::NoSpace { .. })
+                if Reserve::new(Arc::clone(disk), &dir, log.clone()).lend() =>
+            {
                 recovery::recover(disk, &dir, &options)
             }
             recovered => recovered,
         }?;
         if let Err(error) = recovered.segments.reserve.hold() {
-            log::warn!("{}: no room for the reserve: {error}", dir.display());
+            log.warn(format_args!("no room for the reserve: {error}"));
         }
-        let core = Arc::new(Core::new(disk, dir, options, recovered, lock));
+        let core = Arc::new(Core::new(disk, dir, options, recovered, lock, began));
         let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
         store.core.start_threads()?;
         if store.core.options.ordered {
             store.core.put_in_order()?;
         }
+        log.info(format_args!("opened: {}", store.core.what_it_holds()));
         Ok(store)
     }
 
@@ -275,21 +282,11 @@ impl KvsEngine for KvStore {
     }
 
     fn compact(&self) -> Result<()> {
-        if let Some(error) = self.core.background_error.lock().take() {
-            return Err(error);
-        }
-        self.core.writer.seal_active()?;
-        let core = &self.core;
-        core.compactor.compact_all(&|| core.writer.sync_sealed(), &|| core.is_stopping())
+        self.core.compact(&mut |_| {})
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
-        let core = &self.core;
-        let source = core.compactor.at_rest(|manifest| {
-            core.writer.seal_active()?;
-            Ok(checkpoint::Source::new(manifest.clone(), core.segments.snapshot()))
-        });
-        source.and_then(|source: checkpoint::Source| source.write(core.segments.disk(), dir))
+        self.core.checkpoint(dir, &mut |_| {})
     }
 
     fn close(&self) -> Result<()> {
@@ -325,6 +322,7 @@ impl Core {
         options: Options,
         recovered: Recovered,
         lock: Box<dyn DirLock>,
+        began: Instant,
     ) -> Self {
         let Recovered { keydir, segments, manifest, manifest_number, .. } = recovered;
         let writer = Writer::new(
@@ -353,6 +351,7 @@ impl Core {
             writer,
             compactor,
             tails_cut: recovered.tails_cut,
+            open_us: stats::micros(began.elapsed()),
             stop: AtomicBool::new(false),
             sync_wanted: Signal::default(),
             background_error: Mutex::new(None),
@@ -388,7 +387,7 @@ impl Core {
                 && let Err(error) = self.writer.sync()
             {
                 // The writer is poisoned, or closed: every later write says so.
-                log::error!("{}: {error}", self.dir.display());
+                self.options.logger.error(format_args!("no more syncs at intervals: {error}"));
                 return;
             }
         }
@@ -404,16 +403,45 @@ impl Core {
                     Ok(_) => break,
                     Err(_) if stop() => break,
                     Err(error) => {
-                        let mut kept = self.background_error.lock();
-                        if kept.is_none() {
-                            log::error!("{}: compaction: {error}", self.dir.display());
+                        let text = error.to_string();
+                        // Said once, until someone has heard of it.
+                        if self.background_error.lock().replace(error).is_none() {
+                            self.options.logger.error(format_args!("compaction failed: {text}"));
                         }
-                        *kept = Some(error);
                         break;
                     }
                 }
             }
         }
+    }
+
+    fn compact(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        // Before the lane is waited for, which the caller may hold.
+        self.options.logger.check_caller()?;
+        if let Some(error) = self.background_error.lock().take() {
+            return Err(error);
+        }
+        self.writer.seal_active()?;
+        let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
+        self.compactor.compact_all(&sync_log, &stop, progress)
+    }
+
+    fn checkpoint(&self, dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        // Before the right to compact is waited for, which the caller may have.
+        self.options.logger.check_caller()?;
+        let source = self.compactor.at_rest(|manifest| {
+            self.writer.seal_active()?;
+            Ok(checkpoint::Source::new(manifest.clone(), self.segments.snapshot()))
+        });
+        let source: checkpoint::Source = source?;
+        source.write(self.segments.disk(), dir, &self.options.logger, progress)
+    }
+
+    /// The store in a few words, for its log.
+    fn what_it_holds(&self) -> String {
+        let (live, total) = self.segments.live_and_total_bytes();
+        let (keys, segments) = (self.writer.key_count(), self.segments.snapshot().segments.len());
+        format!("{keys} keys, {segments} segments of {total} bytes, {live} of them live")
     }
 
     fn is_stopping(&self) -> bool {
@@ -422,6 +450,8 @@ impl Core {
     }
 
     fn close(&self) -> Result<()> {
+        self.options.logger.check_caller()?;
+        let (log, began) = (&self.options.logger, Instant::now());
         let mut threads = self.threads.lock();
         // Release: pairs with the Acquire in `is_stopping`.
         self.stop.store(true, Ordering::Release);
@@ -431,7 +461,7 @@ impl Core {
         for thread in threads.drain(..) {
             // The last handle may go in a thread of ours, at the end of a `write_then`.
             if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-                log::error!("{}: a background thread panicked", self.dir.display());
+                log.error(format_args!("a background thread panicked"));
             }
         }
         // Another process may have the directory from here on: nobody may be at work in it.
@@ -441,12 +471,17 @@ impl Core {
             && lock.is_some()
             && let Err(error) = self.compactor.list_sealed()
         {
-            log::warn!("{}: the next open looks at the newest logs: {error}", self.dir.display());
+            log.warn(format_args!("the next open looks at the newest logs: {error}"));
         }
         if let Err(error) = self.segments.sweep() {
-            log::warn!("a compacted file stays until the next open: {error}");
+            log.warn(format_args!("a compacted file stays until the next open: {error}"));
         }
-        *lock = None;
+        let was_open = lock.take().is_some();
+        drop((lock, threads));
+        if was_open {
+            let ms = began.elapsed().as_millis();
+            log.info(format_args!("closed in {ms} ms: {}", self.what_it_holds()));
+        }
         closed
     }
 

@@ -25,12 +25,17 @@
 //!
 //! One compaction runs at a time; any thread may run it.
 
+mod figures;
+
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use figures::blocking_tombstone_bytes;
+
 use crate::error::{KvsError, Result};
 use crate::options::Options;
+use crate::store::compaction::figures::{Counts, bytes_of};
 use crate::store::disk::Disk;
 use crate::store::keydir::{KeyHash, Keydir};
 use crate::store::location::{Location, Seqno};
@@ -40,10 +45,9 @@ use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::reserve::RESERVE_BYTES;
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::segments::{Segments, Snapshot};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
-
-/// A segment this dead is worth compacting: half of what is read is given back.
-const DEAD_RATIO_MIN: (u64, u64) = (1, 2);
+use crate::store::stats::Progress;
+use crate::store::verify::Meter;
+use crate::sync::{Arc, Mutex, pin};
 
 /// When tombstones take more than this share of all bytes, the segments that keep them alive are
 /// compacted too.
@@ -73,8 +77,7 @@ pub(crate) struct Compactor {
     segments: Arc<Segments>,
     /// The manifest on disk and its number. Holding it is the right to compact.
     manifest: Mutex<(u64, Manifest)>,
-    /// Compactions that happened.
-    count: AtomicU64,
+    counts: Counts,
 }
 
 /// How much a compaction takes on.
@@ -105,24 +108,20 @@ impl Compactor {
         manifest: Manifest,
     ) -> Self {
         let manifest = Mutex::new((number, manifest));
-        Self { disk, dir, options, keydir, segments, manifest, count: AtomicU64::new(0) }
-    }
-
-    /// Compactions that happened since the store was opened.
-    pub(crate) fn count(&self) -> u64 {
-        // Relaxed: a statistic.
-        self.count.load(Ordering::Relaxed)
+        let counts = Counts::default();
+        Self { disk, dir, options, keydir, segments, manifest, counts }
     }
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
-    /// writes so far durable, and the logs that are sealed.
+    /// writes so far durable, and the logs that are sealed. `progress` is called about once per MiB.
     /// Gives up, without an effect, when `stop` says so.
     pub(crate) fn compact_all(
         &self,
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
-        self.run(Scope::All, sync_log, stop)?;
+        self.run(Scope::All, sync_log, stop, progress)?;
         if stop() { Err(KvsError::Closed) } else { Ok(()) }
     }
 
@@ -138,7 +137,7 @@ impl Compactor {
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
-        self.run(Scope::Worthwhile, sync_log, stop)
+        self.run(Scope::Worthwhile, sync_log, stop, &mut |_| {})
     }
 
     /// Calls `look` with the manifest that counts, while nothing is being compacted.
@@ -162,6 +161,7 @@ impl Compactor {
         scope: Scope,
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<bool> {
         let mut manifest = self.manifest.lock();
         if stop() {
@@ -175,9 +175,12 @@ impl Compactor {
             }
             let count = inputs.len();
             let (_, bytes_before) = self.segments.live_and_total_bytes();
+            let began = Instant::now();
             self.segments.set_compacting(true);
-            let ran = self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop);
+            let ran =
+                self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop, progress);
             self.segments.set_compacting(false);
+            self.counts.add_time(began.elapsed());
             let (_, bytes_after) = self.segments.live_and_total_bytes();
             match ran {
                 // Only a part fitted; what it gave back is room for more.
@@ -191,7 +194,7 @@ impl Compactor {
         // Only now does this thread let go of what it retired.
         self.sweep()?;
         if let Err(error) = self.segments.reserve.hold() {
-            log::debug!("{}: no room for the reserve yet: {error}", self.dir.display());
+            self.options.logger.debug(format_args!("no room for the reserve yet: {error}"));
         }
         ran
     }
@@ -218,10 +221,10 @@ impl Compactor {
         if tombstones * TOMBSTONE_RATIO_MAX.1 > total * TOMBSTONE_RATIO_MAX.0 {
             return sealed;
         }
-        let (part, whole) = DEAD_RATIO_MIN;
+        let percent = u64::from(self.options.compaction_dead_percent_min);
         let mut picked: Vec<_> = sealed
             .iter()
-            .filter(|segment| dead(segment) * whole >= segment.len() * part)
+            .filter(|segment| dead(segment) * 100 >= segment.len() * percent)
             .cloned()
             .collect();
         picked.sort_by_key(|segment| segment.live_bytes());
@@ -248,11 +251,12 @@ impl Compactor {
         mut inputs: Vec<Arc<Segment>>,
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<usize> {
         let copied = |input: &Segment| input.live_bytes() + input.tombstone_bytes();
         let mut room = RESERVE_BYTES;
         loop {
-            let ran = self.replace(manifest, before, &inputs, sync_log, stop);
+            let ran = self.replace(manifest, before, &inputs, sync_log, stop, progress);
             if !matches!(ran, Err(KvsError::NoSpace { .. })) {
                 return ran.map(|ran| if ran { inputs.len() } else { 0 });
             }
@@ -281,9 +285,12 @@ impl Compactor {
         inputs: &[Arc<Segment>],
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<bool> {
+        self.say_begun(inputs);
         let mut copying = Copying::new(self);
-        let copied = copying.copy_all(before, inputs, stop);
+        let mut meter = Meter::new(progress, bytes_of(inputs));
+        let copied = copying.copy_all(before, inputs, stop, &mut meter);
         let copied = copied.and(copying.finish());
         let outputs = copying.outputs.clone();
         // The manifest is to list what the syncs below cover: a log that is sealed after this
@@ -307,8 +314,7 @@ impl Compactor {
             self.relocate(moved);
         }
         self.segments.retire(inputs);
-        // Relaxed: a statistic.
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.note_done(inputs, &outputs, copying.began);
         Ok(true)
     }
 
@@ -348,7 +354,8 @@ impl Compactor {
         manifest.1 = next;
         if let Err(error) = self.disk.remove(&previous) {
             // It has happened all the same; the next open removes the file.
-            log::warn!("a manifest that no longer counts stays: {error}");
+            let log = &self.options.logger;
+            log.warn(format_args!("a manifest that no longer counts stays: {error}"));
         }
         Ok(())
     }
@@ -385,13 +392,11 @@ impl Compactor {
 /// left to outrank. If even one is not, forgetting the tombstone brings a removed key back to life
 /// at the next open. Segments that come to life during the compaction hold newer writes only.
 ///
-/// Checklist: if the manifest ever stops switching all inputs at once, this rule is wrong.
+/// Checklist: if the manifest ever stops switching all inputs at once, this rule is wrong. If the
+/// rule changes, `figures::blocking_tombstone_bytes` does too.
 fn may_forget_tombstone(seqno: Seqno, live: &[Arc<Segment>], inputs: &[Arc<Segment>]) -> bool {
     let stays = |segment: &&Arc<Segment>| !inputs.iter().any(|input| Arc::ptr_eq(input, segment));
-    live.iter().filter(stays).all(|segment| match segment.footer() {
-        Some(footer) => seqno < footer.seqno_min,
-        None => seqno <= segment.header.seqno_before,
-    })
+    live.iter().filter(stays).all(|segment| seqno <= segment.all_after())
 }
 
 /// The copying half of a compaction.
@@ -423,12 +428,14 @@ impl<'a> Copying<'a> {
         before: &Snapshot,
         inputs: &[Arc<Segment>],
         stop: &dyn Fn() -> bool,
+        meter: &mut Meter<'_>,
     ) -> Result<()> {
         for input in inputs {
             let mut scan = input.scan();
             loop {
                 match scan.step()? {
                     Step::Record { offset, record } => {
+                        meter.at(offset);
                         if self.is_needed(input, offset, &record, &before.segments, inputs) {
                             self.copy(input, offset, &record)?;
                         }
@@ -444,6 +451,7 @@ impl<'a> Copying<'a> {
                     }
                 }
             }
+            meter.end_of_file(input.len());
         }
         Ok(())
     }
@@ -524,7 +532,8 @@ impl Drop for Compactor {
     /// Removes what the last readers have let go of. What stays is removed by the next open.
     fn drop(&mut self) {
         if let Err(error) = self.segments.sweep() {
-            log::warn!("a compacted file stays until the next open: {error}");
+            let log = &self.options.logger;
+            log.warn(format_args!("a compacted file stays until the next open: {error}"));
         }
     }
 }

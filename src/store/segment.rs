@@ -150,6 +150,7 @@ pub(crate) struct Segment {
     live_bytes: AtomicU64,
     /// Bytes of tombstones.
     tombstone_bytes: AtomicU64,
+    tombstone_count: AtomicU64,
 }
 
 impl Segment {
@@ -199,6 +200,7 @@ impl Segment {
             footer: Mutex::new(footer),
             live_bytes: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
+            tombstone_count: AtomicU64::new(0),
         }
     }
 
@@ -301,10 +303,30 @@ impl Segment {
         self.tombstone_bytes.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn tombstone_count(&self) -> u64 {
+        // Relaxed: as in `live_bytes`.
+        self.tombstone_count.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn add_tombstone(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
         self.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+        self.tombstone_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every put and tombstone in it is newer than this write. So it can hold an older record of a
+    /// key than a tombstone only if the tombstone is newer than this too.
+    pub(crate) fn all_after(&self) -> Seqno {
+        match self.footer() {
+            Some(footer) => Seqno::new(footer.seqno_min.get().saturating_sub(1)),
+            None => self.header.seqno_before,
+        }
+    }
+
+    /// No put or tombstone in it is newer than this write.
+    pub(crate) fn none_after(&self) -> Seqno {
+        self.footer().map_or(Seqno::MAX, |footer| footer.seqno_max)
     }
 
     /// Whether a value in it can be lent, that is, whether it is mapped.

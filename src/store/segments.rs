@@ -108,7 +108,7 @@ impl Segments {
         seqno: Seqno,
     ) -> Self {
         Self {
-            reserve: Reserve::new(Arc::clone(&disk), &dir),
+            reserve: Reserve::new(Arc::clone(&disk), &dir, options.logger.clone()),
             disk,
             dir,
             options,
@@ -269,6 +269,12 @@ impl Segments {
         Snapshot { segments, next_id, seqno: books.seqno }
     }
 
+    /// How many files of retired segments are there still, and their bytes.
+    pub(crate) fn retired_count_and_bytes(&self) -> (u64, u64) {
+        let books = self.books.lock();
+        books.retired.iter().fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.len()))
+    }
+
     /// Bytes of live records and bytes of files.
     pub(crate) fn live_and_total_bytes(&self) -> (u64, u64) {
         let books = self.books.lock();
@@ -296,14 +302,15 @@ impl Segments {
         }
     }
 
-    /// Whether files take more than twice the live bytes and two segments, and waiting for
-    /// compaction can help.
+    /// Whether files take more than twice the live bytes (or what the options make of it) and two
+    /// segments, and waiting for compaction can help.
     pub(crate) fn is_over_bound(&self) -> bool {
         if !self.compacting.load(Ordering::Relaxed) {
             return false;
         }
         let (live, total) = self.live_and_total_bytes();
-        total > 2 * live + 2 * self.seal_bytes()
+        let live_percent = 100 - u64::from(self.options.compaction_dead_percent_min);
+        total > live * 100 / live_percent + 2 * self.seal_bytes()
     }
 
     /// The size at which a segment is to be sealed now: that of the live data, within the limits.

@@ -15,6 +15,7 @@ mod header;
 mod model;
 mod model_engine;
 mod opening;
+mod operating;
 mod recovery;
 mod scan;
 mod server;

@@ -35,7 +35,7 @@ fn lines_saying<'a>(
 /// The rooms, lowest first. A room imports from lines above its own, and from its own line unless
 /// that is one of `APART`.
 const LAYERS: &[&[&str]] = &[
-    &["error", "options", "value", "sync", "json_text"],
+    &["error", "logger", "options", "value", "sync", "json_text"],
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "engine_dir"],
