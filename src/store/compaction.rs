@@ -113,8 +113,8 @@ impl Compactor {
     }
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
-    /// writes so far durable, and the logs that are sealed. `progress` is called about once per MiB.
-    /// Gives up, without an effect, when `stop` says so.
+    /// writes so far durable, and the logs that are sealed. `progress` is called about once per
+    /// MiB. Gives up, without an effect, when `stop` says so.
     pub(crate) fn compact_all(
         &self,
         sync_log: &dyn Fn() -> Result<()>,

@@ -71,8 +71,8 @@ pub(super) fn bytes_of(segments: &[Arc<Segment>]) -> u64 {
     segments.iter().map(|segment| segment.len()).sum()
 }
 
-/// For each segment of `live`, how many bytes of tombstones in the others have to stay as long as it
-/// does, by the rule of `may_forget_tombstone`. Segments do not say which of their records are
+/// For each segment of `live`, how many bytes of tombstones in the others have to stay as long as
+/// it does, by the rule of `may_forget_tombstone`. Segments do not say which of their records are
 /// the tombstones, so all of one that overlaps in time are counted.
 pub(crate) fn blocking_tombstone_bytes(live: &[Arc<Segment>]) -> Vec<u64> {
     let holds = |segment: &Arc<Segment>| {
