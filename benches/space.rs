@@ -9,7 +9,8 @@
 //!              counts, so mapped files do not; bars 22 bytes and 1.3
 //! ```
 //! Values of 100 bytes, durability `Os`. Ends with 1 if a bound is missed; a time is no bound.
-//! `cargo bench --bench space -- --quick` is a run of seconds that shows that it works.
+//! `cargo bench --bench space -- --quick` is a run of seconds that shows that it works, and fails
+//! on nothing.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops on failure")]
 #![allow(clippy::as_conversions, clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ranks are small")]
@@ -77,8 +78,8 @@ fn main() -> ExitCode {
     if arguments.quick {
         (arguments.keys, arguments.turnover, arguments.index_keys) = (20_000, 20, 200_000);
     }
-    let Arguments { keys, turnover, index_keys, dir, .. } = arguments;
-    let dir = dir.as_deref();
+    let Arguments { keys, turnover, index_keys, .. } = arguments;
+    let dir = arguments.dir.as_deref();
     let mut met = true;
 
     let uniform = Uniform::new(0, keys).unwrap();
@@ -90,12 +91,12 @@ fn main() -> ExitCode {
     met &= overwrites(dir, "zipf", keys, turnover, || zipf.sample(&mut random) as u64 - 1);
 
     met &= index(dir, index_keys);
-    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if met || arguments.quick { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints one figure and, if it has a bound, whether it is met, which it returns.
 fn figure(name: &str, what: &str, is_met: bool) -> bool {
-    println!("{name:<32}{what}{}", if is_met { "" } else { "   MISSED" });
+    println!("{name:<34}{what}{}", if is_met { "" } else { "   MISSED" });
     is_met
 }
 
