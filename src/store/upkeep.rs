@@ -81,7 +81,8 @@ impl KvStore {
     }
 
     /// As [`KvsEngine::compact`]; `progress` is called about once per MiB of the files that are
-    /// read. On a full disk, where it takes several rounds, each begins anew.
+    /// read. On a full disk, where it takes several rounds, each begins anew. It must not call
+    /// the store back: the right to compact is held meanwhile.
     ///
     /// # Errors
     ///
