@@ -29,8 +29,8 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test bench bench-peers bench-peers-quick peers-test lib venv header header-matrix \
-	soak-kill $(STEPS)
+.PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib venv \
+	header header-matrix soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -45,7 +45,13 @@ test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 	@.ci/steps $(STEPS)
 
 bench: cc ## Benchmarks, measured (a quiet machine, please)
-	$(CARGO) bench
+	$(CARGO) bench --bench engines
+
+bench-space: cc ## Space beyond the data, write stalls, memory of the index (minutes; KVS_BENCH=--quick)
+	$(CARGO) bench --bench space -- $(KVS_BENCH)
+
+bench-open: cc ## How long opening takes: clean, killed, caches lost (KVS_BENCH="--keys 10000000")
+	$(CARGO) bench --bench open -- $(KVS_BENCH)
 
 bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
 	@mkdir -p target/peers/full

@@ -49,6 +49,7 @@
 // In reading order: what everyone says, the contract, the engines, and what is built on them.
 mod clock;
 pub mod error;
+mod logger;
 pub mod options;
 mod sync;
 mod value;
@@ -81,6 +82,7 @@ pub use any_engine::{AnyEngine, ENGINE_NAMES};
 pub use client::KvsClient;
 pub use engine::{CompareAndSwap, Expiry, KvsEngine, Update};
 pub use error::{KvsError, Result};
+pub use logger::LogLevel;
 pub use options::{Durability, Options, ReadMode, WriteOptions};
 pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};

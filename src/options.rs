@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock::TimeSource;
 use crate::error::{KvsError, Result};
+use crate::logger::{LogLevel, Logger};
 
 /// Longest key, in bytes. Fixed by the 2-byte field of a record; longer keys are nearly always a
 /// mistake, and every lookup reads the whole key.
@@ -26,6 +27,19 @@ pub const SEGMENT_BYTES_MAX: u64 = 128 << 20;
 
 /// Smallest value that `segment_bytes_max` accepts (4 KiB). Tests use it to see many segments.
 pub const SEGMENT_BYTES_FLOOR: u64 = 4 << 10;
+
+/// From how much of it being dead on a segment is compacted in the background, in percent, unless
+/// `compaction_dead_percent_min` says otherwise: half of what is read is given back, and files take
+/// at most twice the live bytes.
+pub const COMPACTION_DEAD_PERCENT: u8 = 50;
+
+/// Lowest value that `compaction_dead_percent_min` accepts, in percent: below it, ten bytes are
+/// copied for each that is given back.
+pub const COMPACTION_DEAD_PERCENT_MIN: u8 = 10;
+
+/// Highest value that `compaction_dead_percent_min` accepts, in percent: files take up to ten times
+/// the live bytes then.
+pub const COMPACTION_DEAD_PERCENT_MAX: u8 = 90;
 
 /// Refuses a key over [`KEY_LEN_MAX`].
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
@@ -104,6 +118,8 @@ pub struct Options {
     pub(crate) ordered: bool,
     pub(crate) auto_compaction: bool,
     pub(crate) compaction_bytes_per_second_max: Option<u64>,
+    pub(crate) compaction_dead_percent_min: u8,
+    pub(crate) logger: Logger,
     /// What expiry is compared with; tests set another one.
     pub(crate) time: TimeSource,
 }
@@ -122,6 +138,8 @@ impl Default for Options {
             ordered: false,
             auto_compaction: true,
             compaction_bytes_per_second_max: None,
+            compaction_dead_percent_min: COMPACTION_DEAD_PERCENT,
+            logger: Logger::default(),
             time: TimeSource::default(),
         }
     }
@@ -219,6 +237,55 @@ impl Options {
         self
     }
 
+    /// From how much of it being dead on a segment is compacted in the background, in percent: 10
+    /// to 90. Default: [`COMPACTION_DEAD_PERCENT`].
+    ///
+    /// A trade of space for writing. A segment of which `p` percent are dead costs `100 - p` bytes
+    /// of copying for `p` bytes that come back; and files take up to `100 / (100 - p)` times the
+    /// live bytes and two segments, which is the bound that writers wait for: at 25 percent 1.3
+    /// times, at 50 twice, at 75 four times.
+    pub fn compaction_dead_percent_min(mut self, percent: u8) -> Self {
+        self.compaction_dead_percent_min = percent;
+        self
+    }
+
+    /// Gives what the store has to say to `callback` instead of the `log` facade: each message with
+    /// its level, one line without its end, that begins with the directory of the store and holds
+    /// paths and numbers, never the bytes of a key or a value. What each level is for,
+    /// [`LogLevel`] says; the texts may change.
+    ///
+    /// The store that is opened with these options uses it, and nothing else does: two stores of
+    /// one process can be told apart. A program without a `log` implementation hears its store.
+    /// What the server, the thread pools and the engine `sled` say goes to the facade all the same,
+    /// as do the few words of the operating system's room about files it cannot tidy up.
+    ///
+    /// The callback is called by whichever thread it happens to, several at once, while that thread
+    /// may hold locks of the store: be brief, and wait for nobody who writes. It may read the
+    /// store. Writing to it, syncing, compacting and closing it from within are refused with
+    /// [`KvsError::Unsupported`], as for every store that has a callback. A panic ends there. A
+    /// callback that owns a handle of its own store keeps it open for ever.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use kvs::{KvStore, LogLevel, Options};
+    ///
+    /// let heard = Arc::new(Mutex::new(Vec::new()));
+    /// let log = heard.clone();
+    /// let options = Options::new().log_to(move |level, line| {
+    ///     if level <= LogLevel::Info {
+    ///         log.lock().unwrap().push(line.to_owned());
+    ///     }
+    /// });
+    /// let dir = tempfile::tempdir()?;
+    /// drop(KvStore::open_with(dir.path(), options)?);
+    /// assert!(heard.lock().unwrap()[0].contains(": opened: 0 keys"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn log_to(mut self, callback: impl Fn(LogLevel, &str) + Send + Sync + 'static) -> Self {
+        self.logger = Logger::to(callback);
+        self
+    }
+
     /// Refuses what cannot work.
     pub(crate) fn check(&self) -> Result<()> {
         let invalid = |name, must| Err(KvsError::InvalidOption { name, must });
@@ -236,6 +303,10 @@ impl Options {
         }
         if self.compaction_bytes_per_second_max == Some(0) {
             return invalid("compaction_bytes_per_second_max", "above zero, or none");
+        }
+        let percents = COMPACTION_DEAD_PERCENT_MIN..=COMPACTION_DEAD_PERCENT_MAX;
+        if !percents.contains(&self.compaction_dead_percent_min) {
+            return invalid("compaction_dead_percent_min", "between 10 and 90");
         }
         Ok(())
     }
@@ -257,11 +328,22 @@ mod tests {
                 "compaction_bytes_per_second_max",
                 Options::new().compaction_bytes_per_second_max(Some(0)),
             ),
+            (
+                "compaction_dead_percent_min",
+                Options::new().compaction_dead_percent_min(COMPACTION_DEAD_PERCENT_MIN - 1),
+            ),
+            (
+                "compaction_dead_percent_min",
+                Options::new().compaction_dead_percent_min(COMPACTION_DEAD_PERCENT_MAX + 1),
+            ),
         ] {
             match options.check() {
                 Err(KvsError::InvalidOption { name: found, .. }) => assert_eq!(found, name),
                 other => panic!("{name}: {other:?}"),
             }
+        }
+        for percent in [COMPACTION_DEAD_PERCENT_MIN, COMPACTION_DEAD_PERCENT_MAX] {
+            Options::new().compaction_dead_percent_min(percent).check().unwrap();
         }
         assert!(
             Options::new()

@@ -39,7 +39,9 @@ mod verify;
 mod walk;
 mod writer;
 
+mod housekeeping;
 mod lookup;
+mod opening;
 mod rewrite;
 mod stats;
 mod upkeep;
@@ -49,7 +51,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::Instant;
 use std::{fmt, thread};
 
 pub use listing::LogRecord;
@@ -66,20 +68,15 @@ use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
 use crate::store::keydir::Keydir;
-use crate::store::loading::Opened;
 use crate::store::lookup::lend;
 use crate::store::read_only::Fingerprint;
 use crate::store::record::Draft;
-use crate::store::reserve::Reserve;
 use crate::store::segments::Segments;
 use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
-use crate::sync::{self, Arc, AtomicBool, Mutex, Ordering, Signal};
+use crate::sync::{Arc, AtomicBool, Mutex, Signal};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
-
-/// How often compaction looks for files whose last reader has gone, while nothing wakes it.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A store of ours: an append-only log with an index of 8 bytes a key in memory.
 ///
@@ -124,6 +121,7 @@ struct Core {
     writer: Writer,
     compactor: Compactor,
     tails_cut: u64,
+    open_us: u64,
     /// Tells the threads to end.
     stop: AtomicBool,
     /// Raised to end the sync thread before its interval is over.
@@ -150,7 +148,7 @@ struct Handle(Arc<Core>);
 impl Drop for Handle {
     fn drop(&mut self) {
         if let Err(error) = self.0.close() {
-            log::error!("{}: closing failed: {error}", self.0.dir.display());
+            self.0.options.logger.error(format_args!("closing failed: {error}"));
         }
     }
 }
@@ -198,60 +196,6 @@ impl KvStore {
     ) -> Result<Self> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         Self::open_on(&disk, dir.into(), options, progress)
-    }
-
-    fn open_on(
-        disk: &Arc<dyn Disk>,
-        dir: PathBuf,
-        options: Options,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Self> {
-        options.check()?;
-        if options.read_only {
-            return Self::view_on(disk, dir, options, progress);
-        }
-        if !options.create && !disk.exists(&dir) {
-            return Err(KvsError::NoStore { path: dir });
-        }
-        disk.create_dir_all(&dir)?;
-        recovery::check_dir(&**disk, &dir, &options)?;
-        let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
-        let reserve = Arc::new(Reserve::new(Arc::clone(disk), &dir));
-        if let Err(error) = reserve.hold() {
-            log::warn!("{}: no room for the reserve: {error}", dir.display());
-        }
-        let recovered = match recovery::recover(disk, &dir, &options, &reserve, progress) {
-            Err(KvsError::NoSpace { .. }) if reserve.lend() => {
-                recovery::recover(disk, &dir, &options, &reserve, progress)
-            }
-            recovered => recovered,
-        }?;
-        Self::start(Core::new(disk, dir, options, recovered, Held::Lock { _lock: lock }))
-    }
-
-    /// A view of the store as it is now; see `read_only`.
-    fn view_on(
-        disk: &Arc<dyn Disk>,
-        dir: PathBuf,
-        options: Options,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Self> {
-        if !disk.exists(&dir) {
-            return Err(KvsError::NoStore { path: dir });
-        }
-        recovery::check_dir(&**disk, &dir, &options.clone().create(false))?;
-        let (view, fingerprint) = read_only::open(disk, &dir, &options, progress)?;
-        Self::start(Core::new(disk, dir, options, view, Held::View(fingerprint)))
-    }
-
-    fn start(core: Core) -> Result<Self> {
-        let core = Arc::new(core);
-        let store = Self { _handle: Arc::new(Handle(Arc::clone(&core))), core };
-        store.core.start_threads()?;
-        if store.core.options.ordered {
-            store.core.put_in_order()?;
-        }
-        Ok(store)
     }
 
     /// The directory, as it was given.
@@ -354,21 +298,11 @@ impl KvsEngine for KvStore {
     }
 
     fn compact(&self) -> Result<()> {
-        if let Some(error) = self.core.background_error.lock().take() {
-            return Err(error);
-        }
-        self.core.writer.seal_active()?;
-        let core = &self.core;
-        core.compactor.compact_all(&|| core.writer.sync_sealed(), &|| core.is_stopping())
+        self.core.compact(&mut |_| {})
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
-        let core = &self.core;
-        let source = core.compactor.at_rest(|manifest| {
-            core.writer.seal_active()?;
-            Ok(checkpoint::Source::new(manifest.clone(), core.segments.snapshot()))
-        });
-        source.and_then(|source: checkpoint::Source| source.write(core.segments.disk(), dir))
+        self.core.checkpoint(dir, &mut |_| {})
     }
 
     fn refresh(&self) -> Result<Self> {
@@ -378,7 +312,8 @@ impl KvsEngine for KvStore {
         if let Held::View(fingerprint) = &*core.held.lock()
             && Fingerprint::take(&**disk, &core.dir)? != *fingerprint
         {
-            return Self::view_on(disk, core.dir.clone(), core.options.clone(), &mut |_| {});
+            let (dir, options) = (core.dir.clone(), core.options.clone());
+            return Self::view_on(disk, dir, options, Instant::now(), &mut |_| {});
         }
         Ok(self.clone())
     }
@@ -410,169 +345,6 @@ impl fmt::Debug for KvStore {
 }
 
 impl Core {
-    fn new(
-        disk: &Arc<dyn Disk>,
-        dir: PathBuf,
-        options: Options,
-        opened: Opened,
-        held: Held,
-    ) -> Self {
-        let Opened { keydir, segments, manifest, manifest_number, .. } = opened;
-        let writer = Writer::new(
-            Arc::clone(disk),
-            dir.clone(),
-            &options,
-            Arc::clone(&keydir),
-            Arc::clone(&segments),
-            opened.seqno,
-        );
-        let compactor = Compactor::new(
-            Arc::clone(disk),
-            dir.clone(),
-            options.clone(),
-            Arc::clone(&keydir),
-            Arc::clone(&segments),
-            manifest_number,
-            manifest,
-        );
-        Self {
-            dir,
-            options,
-            keydir,
-            segments,
-            writer,
-            compactor,
-            tails_cut: opened.tails_cut,
-            stop: AtomicBool::new(false),
-            sync_wanted: Signal::default(),
-            background_error: Mutex::new(None),
-            threads: Mutex::default(),
-            held: Mutex::new(held),
-        }
-    }
-
-    fn start_threads(self: &Arc<Self>) -> Result<()> {
-        if self.options.read_only {
-            return Ok(());
-        }
-        let mut threads = self.threads.lock();
-        let mut start = |name: &str, body: fn(&Self)| -> Result<()> {
-            let core = Arc::clone(self);
-            threads.push(sync::spawn(name, move || body(&core))?);
-            Ok(())
-        };
-        match self.options.durability {
-            Durability::Interval(_) => start("kvs-sync", Self::sync_at_intervals)?,
-            Durability::Sync => start("kvs-commit", |core| core.writer.run_committer())?,
-            Durability::Os => {}
-        }
-        if self.options.auto_compaction {
-            start("kvs-compact", Self::compact_in_background)?;
-            self.segments.compaction_wanted.raise();
-        }
-        Ok(())
-    }
-
-    fn sync_at_intervals(&self) {
-        let Durability::Interval(interval) = self.options.durability else { return };
-        while !self.is_stopping() {
-            self.sync_wanted.wait(Some(interval));
-            if self.writer.has_unsynced()
-                && let Err(error) = self.writer.sync()
-            {
-                // The writer is poisoned, or closed: every later write says so.
-                log::error!("{}: {error}", self.dir.display());
-                return;
-            }
-        }
-    }
-
-    fn compact_in_background(&self) {
-        let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
-        while !stop() {
-            self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
-            let worked = self.tend_sealed(&stop).and_then(|()| {
-                while !stop() && self.compact_some(&sync_log, &stop)? {}
-                Ok(())
-            });
-            if let Err(error) = worked
-                && !stop()
-            {
-                let mut kept = self.background_error.lock();
-                if kept.is_none() {
-                    log::error!("{}: compaction: {error}", self.dir.display());
-                }
-                *kept = Some(error);
-            }
-        }
-    }
-
-    fn compact_some(
-        &self,
-        sync_log: &dyn Fn() -> Result<()>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool> {
-        if self.segments.log_has_mostly_expired() {
-            match self.writer.seal_active() {
-                // Compaction makes room for a footer: the next look seals it.
-                Err(KvsError::NoSpace { .. }) => {}
-                sealed => sealed?,
-            }
-        }
-        self.compactor.compact_some(sync_log, stop)
-    }
-
-    /// Makes the hints of logs that were sealed, and lists them, so that an open after a crash need
-    /// not read them.
-    fn tend_sealed(&self, stop: &dyn Fn() -> bool) -> Result<()> {
-        loading::make_missing(&self.segments, self.keydir.hasher(), stop)?;
-        if stop() || !self.compactor.has_unlisted() {
-            return Ok(());
-        }
-        self.writer.sync_sealed()?;
-        self.compactor.list_sealed(None)
-    }
-
-    fn is_stopping(&self) -> bool {
-        // Acquire: pairs with the Release in `close`.
-        self.stop.load(Ordering::Acquire)
-    }
-
-    fn close(&self) -> Result<()> {
-        let mut threads = self.threads.lock();
-        // Release: pairs with the Acquire in `is_stopping`.
-        self.stop.store(true, Ordering::Release);
-        self.sync_wanted.raise();
-        self.segments.compaction_wanted.raise();
-        let closed = self.writer.close();
-        for thread in threads.drain(..) {
-            // The last handle may go in a thread of ours, at the end of a `write_then`.
-            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-                log::error!("{}: a background thread panicked", self.dir.display());
-            }
-        }
-        // Another process may have the directory from here on: nobody may be at work in it.
-        self.compactor.finish();
-        let mut held = self.held.lock();
-        if closed.is_ok() && matches!(*held, Held::Lock { .. }) {
-            self.ease_next_open();
-        }
-        if let Err(error) = self.segments.sweep() {
-            log::warn!("a compacted file stays until the next open: {error}");
-        }
-        *held = Held::Nothing;
-        closed
-    }
-
-    /// Writes down what the next open would have to find out. Everything is durable.
-    fn ease_next_open(&self) {
-        let made = loading::make_missing(&self.segments, self.keydir.hasher(), &|| false);
-        let listed = self.compactor.list_sealed(self.keydir.known_len());
-        if let Err(error) = made.and(listed) {
-            log::warn!("{}: the next open reads the newest logs: {error}", self.dir.display());
-        }
-    }
-
     #[inline]
     fn check_not_closed(&self) -> Result<()> {
         if self.writer.is_closed() { Err(KvsError::Closed) } else { Ok(()) }

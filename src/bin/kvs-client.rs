@@ -26,10 +26,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Set KEY to VALUE
+    #[command(after_help = SET_HELP)]
     Set { key: String, value: String },
     /// Print the value of KEY, or "Key not found"
+    #[command(after_help = GET_HELP)]
     Get { key: String },
     /// Remove KEY; fails if it is not there
+    #[command(after_help = RM_HELP)]
     Rm { key: String },
 }
 
@@ -38,6 +41,18 @@ Example:
   kvs-client set no Oslo && kvs-client get no
 
 Exit code: 0 done, also if get finds nothing; 1 refused or failed; 2 usage";
+
+const SET_HELP: &str = "\
+Example:
+  kvs-client --addr 127.0.0.1:4000 set no Oslo";
+
+const GET_HELP: &str = "\
+Example:
+  kvs-client --addr 127.0.0.1:4000 get no";
+
+const RM_HELP: &str = "\
+Example:
+  kvs-client --addr 127.0.0.1:4000 rm no";
 
 fn main() -> ExitCode {
     exit::code("kvs-client", run(Arguments::parse()))

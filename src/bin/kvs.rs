@@ -35,7 +35,7 @@ use crate::report::ReportArguments;
 #[derive(Parser)]
 #[command(name = "kvs", version, disable_help_subcommand = true, help_template = HELP)]
 struct Arguments {
-    /// Directory of the store, created by the first set
+    /// Directory of the store, made by the first set
     #[arg(long, global = true, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 
@@ -46,6 +46,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Set KEY to VALUE
+    #[command(after_help = SET_HELP)]
     Set {
         key: OsString,
         value: OsString,
@@ -54,6 +55,7 @@ enum Command {
         ttl_ms: Option<u64>,
     },
     /// Print the value of KEY, or "Key not found"
+    #[command(after_help = GET_HELP)]
     Get {
         key: OsString,
         /// Print how many milliseconds KEY has left instead, or "never"
@@ -61,6 +63,7 @@ enum Command {
         ttl_ms: bool,
     },
     /// Remove KEY; fails if it is not there
+    #[command(after_help = RM_HELP)]
     Rm { key: OsString },
     /// Print keys and values in order, a line each
     #[command(after_help = SCAN_HELP)]
@@ -107,6 +110,18 @@ Example:
   kvs --dir cities set no Oslo && kvs --dir cities get no
 Exit code: 0 done, also if get finds nothing; 1 refused or failed; 2 usage
 ";
+
+const SET_HELP: &str = "\
+Example:
+  kvs --dir cities set no Oslo";
+
+const GET_HELP: &str = "\
+Example:
+  kvs --dir cities get no";
+
+const RM_HELP: &str = "\
+Example:
+  kvs --dir cities rm no";
 
 const SCAN_HELP: &str = "\
 A line is the key, a tab and the value; bytes that are no text as \\xff.

@@ -20,12 +20,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{KvsError, Result};
+use crate::logger::Logger;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
 use crate::store::segment::Segment;
 use crate::store::segments::Snapshot;
+use crate::store::stats::Progress;
 use crate::store::survey;
+use crate::store::verify::Meter;
 use crate::sync::Arc;
 
 /// Bytes that are copied at once (1 MiB).
@@ -54,9 +57,22 @@ impl Source {
         Self { manifest, segments }
     }
 
-    /// Makes a store of it in `dir`, which is made too, or empty.
-    pub(crate) fn write(self, disk: &dyn Disk, dir: &Path) -> Result<()> {
-        let mut made = Made { disk, dir, had_dir: disk.exists(dir), files: Vec::new() };
+    /// Bytes of its files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len()).sum()
+    }
+
+    /// Makes a store of it in `dir`, which is made too, or empty. `progress` is called after each
+    /// file, and about once per MiB that is copied.
+    pub(crate) fn write(
+        self,
+        disk: &dyn Disk,
+        dir: &Path,
+        log: &Logger,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<()> {
+        let mut meter = Meter::new(progress, self.bytes());
+        let mut made = Made { disk, dir, log, had_dir: disk.exists(dir), files: Vec::new() };
         survey::check_vacant(disk, dir)?;
         disk.create_dir_all(dir)?;
         let lock = disk.lock(&names::lock(dir), Duration::ZERO)?;
@@ -71,7 +87,8 @@ impl Source {
             made.files.push(path.clone());
             // One that was sealed since the log was synced may not be durable yet.
             segment.sync()?;
-            link_or_copy(disk, segment.path(), &path, segment.len())?;
+            link_or_copy(disk, segment.path(), &path, segment.len(), &mut meter)?;
+            meter.end_of_file(segment.len());
             let (hint, copy) = (names::hint(segment.path()), names::hint(&path));
             // A cache: without it the first open of the copy takes longer.
             if disk.exists(&hint) && disk.link(&hint, &copy).is_ok() {
@@ -91,6 +108,7 @@ impl Source {
 struct Made<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
+    log: &'a Logger,
     had_dir: bool,
     files: Vec<PathBuf>,
 }
@@ -103,29 +121,40 @@ impl Drop for Made<'_> {
         // The manifest first: without it the rest is no store.
         for path in self.files.iter().rev().filter(|path| self.disk.exists(path)) {
             if let Err(error) = self.disk.remove(path) {
-                log::warn!("a part of a failed checkpoint stays: {error}");
+                self.log.warn(format_args!("a part of a failed checkpoint stays: {error}"));
             }
         }
         if !self.had_dir
             && let Err(error) = self.disk.remove_dir(self.dir)
         {
-            log::warn!("the directory of a failed checkpoint stays: {error}");
+            self.log.warn(format_args!("the directory of a failed checkpoint stays: {error}"));
         }
     }
 }
 
 /// Gives `to` the bytes of `from`, which has `len` of them and never changes.
-fn link_or_copy(disk: &dyn Disk, from: &Path, to: &Path, len: u64) -> Result<()> {
+fn link_or_copy(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    len: u64,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
     // Another file system, or one without links: whatever is wrong beyond that, copying meets too.
     if disk.link(from, to).is_ok() {
         return Ok(());
     }
     let (source, copy) = (disk.open_to_read(from)?, disk.create(to)?);
-    copy_bytes(&*source, &*copy, len)?;
+    copy_bytes(&*source, &*copy, len, meter)?;
     copy.sync()
 }
 
-fn copy_bytes(source: &dyn DiskFile, copy: &dyn DiskFile, len: u64) -> Result<()> {
+fn copy_bytes(
+    source: &dyn DiskFile,
+    copy: &dyn DiskFile,
+    len: u64,
+    meter: &mut Meter<'_>,
+) -> Result<()> {
     let mut piece = vec![0; PIECE_LEN];
     let mut offset = 0;
     while offset < len {
@@ -134,6 +163,7 @@ fn copy_bytes(source: &dyn DiskFile, copy: &dyn DiskFile, len: u64) -> Result<()
         source.read_at(&mut piece, offset)?;
         copy.write_at(&piece, offset)?;
         offset += u64::try_from(piece.len()).expect("a length fits 64 bits");
+        meter.at(offset);
     }
     Ok(())
 }

@@ -35,12 +35,17 @@
 //!
 //! One compaction runs at a time; any thread may run it.
 
+mod figures;
+
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use figures::blocking_tombstone_bytes;
+
 use crate::error::{KvsError, Result};
 use crate::options::Options;
+use crate::store::compaction::figures::{Counts, bytes_of};
 use crate::store::disk::Disk;
 use crate::store::keydir::{KeyHash, Keydir};
 use crate::store::location::{Location, Seqno};
@@ -50,10 +55,9 @@ use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::reserve::RESERVE_BYTES;
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::segments::{Segments, Snapshot};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, pin};
-
-/// A segment this dead is worth compacting: half of what is read is given back.
-const DEAD_RATIO_MIN: (u64, u64) = (1, 2);
+use crate::store::stats::Progress;
+use crate::store::verify::Meter;
+use crate::sync::{Arc, Mutex, pin};
 
 /// When tombstones take more than this share of all bytes, the segments that keep them alive are
 /// compacted too.
@@ -83,8 +87,7 @@ pub(crate) struct Compactor {
     segments: Arc<Segments>,
     /// The manifest on disk and its number. Holding it is the right to compact.
     manifest: Mutex<(u64, Manifest)>,
-    /// Compactions that happened.
-    count: AtomicU64,
+    counts: Counts,
 }
 
 /// How much a compaction takes on.
@@ -117,24 +120,20 @@ impl Compactor {
         manifest: Manifest,
     ) -> Self {
         let manifest = Mutex::new((number, manifest));
-        Self { disk, dir, options, keydir, segments, manifest, count: AtomicU64::new(0) }
-    }
-
-    /// Compactions that happened since the store was opened.
-    pub(crate) fn count(&self) -> u64 {
-        // Relaxed: a statistic.
-        self.count.load(Ordering::Relaxed)
+        let counts = Counts::default();
+        Self { disk, dir, options, keydir, segments, manifest, counts }
     }
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
-    /// writes so far durable, and the logs that are sealed.
-    /// Gives up, without an effect, when `stop` says so.
+    /// writes so far durable, and the logs that are sealed. `progress` is called about once per
+    /// MiB. Gives up, without an effect, when `stop` says so.
     pub(crate) fn compact_all(
         &self,
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
-        self.run(Scope::All, sync_log, stop)?;
+        self.run(Scope::All, sync_log, stop, progress)?;
         if stop() { Err(KvsError::Closed) } else { Ok(()) }
     }
 
@@ -150,7 +149,7 @@ impl Compactor {
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
-        self.run(Scope::Worthwhile, sync_log, stop)
+        self.run(Scope::Worthwhile, sync_log, stop, &mut |_| {})
     }
 
     /// Calls `look` with the manifest that counts, while nothing is being compacted.
@@ -184,6 +183,7 @@ impl Compactor {
         scope: Scope,
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<bool> {
         let mut manifest = self.manifest.lock();
         // What is dead is known only when everything is loaded; and see `loading`.
@@ -199,9 +199,12 @@ impl Compactor {
             }
             let count = inputs.len();
             let (_, bytes_before) = self.segments.live_and_total_bytes();
+            let began = Instant::now();
             self.segments.set_compacting(true);
-            let ran = self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop);
+            let ran =
+                self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop, progress);
             self.segments.set_compacting(false);
+            self.counts.add_time(began.elapsed());
             let (_, bytes_after) = self.segments.live_and_total_bytes();
             match ran {
                 // Only a part fitted; what it gave back is room for more.
@@ -215,7 +218,7 @@ impl Compactor {
         // Only now does this thread let go of what it retired.
         self.sweep()?;
         if let Err(error) = self.segments.reserve.hold() {
-            log::debug!("{}: no room for the reserve yet: {error}", self.dir.display());
+            self.options.logger.debug(format_args!("no room for the reserve yet: {error}"));
         }
         ran
     }
@@ -254,11 +257,11 @@ impl Compactor {
         {
             return sealed;
         }
-        let (part, whole) = DEAD_RATIO_MIN;
+        let percent = u64::from(self.options.compaction_dead_percent_min);
         let mut picked: Vec<_> = sealed
             .iter()
             .filter(|segment| dead(segment) > 0)
-            .filter(|segment| dead(segment) * whole >= records(segment) * part)
+            .filter(|segment| dead(segment) * 100 >= records(segment) * percent)
             .cloned()
             .collect();
         picked.sort_by_key(|segment| lasting(segment));
@@ -288,12 +291,13 @@ impl Compactor {
         mut inputs: Vec<Arc<Segment>>,
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<usize> {
         let now_ms = self.segments.clock.now_ms();
         let copied = |input: &Segment| input.lasting_bytes(now_ms) + input.tombstone_bytes();
         let mut room = RESERVE_BYTES;
         loop {
-            let ran = self.replace(manifest, before, &inputs, sync_log, stop);
+            let ran = self.replace(manifest, before, &inputs, sync_log, stop, progress);
             if !matches!(ran, Err(KvsError::NoSpace { .. })) {
                 return ran.map(|ran| if ran { inputs.len() } else { 0 });
             }
@@ -322,9 +326,12 @@ impl Compactor {
         inputs: &[Arc<Segment>],
         sync_log: &dyn Fn() -> Result<()>,
         stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Progress),
     ) -> Result<bool> {
+        self.say_begun(inputs);
         let mut copying = Copying::new(self, &before.segments, inputs);
-        let copied = copying.copy_all(stop);
+        let mut meter = Meter::new(progress, bytes_of(inputs));
+        let copied = copying.copy_all(stop, &mut meter);
         let copied = copied.and(copying.finish());
         let outputs = copying.outputs.clone();
         // The manifest is to list what the syncs below cover: a log that is sealed after this
@@ -351,8 +358,7 @@ impl Compactor {
             }
         }
         self.segments.retire(inputs);
-        // Relaxed: a statistic.
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.note_done(inputs, &outputs, copying.began);
         Ok(true)
     }
 
@@ -393,7 +399,8 @@ impl Compactor {
         manifest.1 = next;
         if let Err(error) = self.disk.remove(&previous) {
             // It has happened all the same; the next open removes the file.
-            log::warn!("a manifest that no longer counts stays: {error}");
+            let log = &self.options.logger;
+            log.warn(format_args!("a manifest that no longer counts stays: {error}"));
         }
         Ok(())
     }
@@ -451,13 +458,11 @@ impl Compactor {
 /// left to outrank. If even one is not, forgetting the tombstone brings a removed key back to life
 /// at the next open. Segments that come to life during the compaction hold newer writes only.
 ///
-/// Checklist: if the manifest ever stops switching all inputs at once, this rule is wrong.
+/// Checklist: if the manifest ever stops switching all inputs at once, this rule is wrong. If the
+/// rule changes, `figures::blocking_tombstone_bytes` does too.
 fn may_forget_tombstone(seqno: Seqno, live: &[Arc<Segment>], inputs: &[Arc<Segment>]) -> bool {
     let stays = |segment: &&Arc<Segment>| !inputs.iter().any(|input| Arc::ptr_eq(input, segment));
-    live.iter().filter(stays).all(|segment| match segment.footer() {
-        Some(footer) => seqno < footer.seqno_min,
-        None => seqno <= segment.header.seqno_before,
-    })
+    live.iter().filter(stays).all(|segment| seqno <= segment.all_after())
 }
 
 /// The copying half of a compaction.
@@ -492,12 +497,15 @@ impl<'a> Copying<'a> {
         }
     }
 
-    fn copy_all(&mut self, stop: &dyn Fn() -> bool) -> Result<()> {
+    fn copy_all(&mut self, stop: &dyn Fn() -> bool, meter: &mut Meter<'_>) -> Result<()> {
         for input in self.inputs {
             let mut scan = input.scan();
             loop {
                 match scan.step()? {
-                    Step::Record { offset, record } => self.take(input, offset, &record)?,
+                    Step::Record { offset, record } => {
+                        meter.at(offset);
+                        self.take(input, offset, &record)?;
+                    }
                     Step::End => break,
                     Step::Damaged { offset, damage } => {
                         input.set_damaged();
@@ -512,6 +520,7 @@ impl<'a> Copying<'a> {
                     }
                 }
             }
+            meter.end_of_file(input.len());
         }
         Ok(())
     }
@@ -608,7 +617,8 @@ impl Drop for Compactor {
     /// Removes what the last readers have let go of. What stays is removed by the next open.
     fn drop(&mut self) {
         if let Err(error) = self.segments.sweep() {
-            log::warn!("a compacted file stays until the next open: {error}");
+            let log = &self.options.logger;
+            log.warn(format_args!("a compacted file stays until the next open: {error}"));
         }
     }
 }

@@ -9,10 +9,11 @@
 //!     24    8           salt of the segment
 //!     32    8           length of the segment file
 //!     40    8           seqno of the last clear in it; 0 if there is none
-//!     48    8           bytes of its tombstones
-//!     56    4           number of parts
-//!     60    4           CRC-32C of bytes 0..60 and of the list of parts
-//!     64    n x 12      for each part: shard of the keydir, length, CRC-32C
+//!     48    8           number of its tombstones
+//!     56    8           bytes of its tombstones
+//!     64    4           number of parts
+//!     68    4           CRC-32C of bytes 0..68 and of the list of parts
+//!     72    n x 12      for each part: shard of the keydir, length, CRC-32C
 //!      .    ...         the parts, one after the other, for each shard that has entries
 //!
 //! entry: hash 8 | check 4 | length of the record / 8: 4 | seqno 7, kind 1 | offset / 8: 4
@@ -45,8 +46,9 @@ use crate::store::segment::Segment;
 
 const MAGIC: [u8; 8] = *b"kvshint\n";
 const FORMAT: u32 = 1;
-const CRC_AT: usize = 60;
-const PARTS_AT: usize = 64;
+const COUNT_AT: usize = 64;
+const CRC_AT: usize = 68;
+const PARTS_AT: usize = 72;
 const PART_LEN: usize = 12;
 
 const ENTRY_LEN: usize = 28;
@@ -167,8 +169,11 @@ impl HintBuilder {
 
     /// The hint of `segment`, whose records were taken in.
     pub(crate) fn finish(mut self, segment: &HintOf) -> Hint {
-        let tombstones = self.entries.iter().filter(|entry| !entry.is_put);
-        let tombstone_bytes = tombstones.map(|entry| entry.len).sum();
+        let mut tombstones = Tombstones::default();
+        for entry in self.entries.iter().filter(|entry| !entry.is_put) {
+            tombstones.count += 1;
+            tombstones.bytes += entry.len;
+        }
         self.entries.sort_unstable_by_key(HintEntry::order);
         self.entries.dedup_by(|entry, newer| entry.same_key(newer));
         let mut content = Vec::with_capacity(self.entries.len() * ENTRY_LEN);
@@ -181,9 +186,16 @@ impl HintBuilder {
             let shard = same_shard.first().map_or(0, |entry| entry.hash.shard());
             parts.push(Part { shard, start, len: bytes.len(), crc: record::crc32c(0, bytes) });
         }
-        let head = Head { of: *segment, clear: self.clear, tombstone_bytes, parts };
+        let head = Head { of: *segment, clear: self.clear, tombstones, parts };
         Hint { head, content: Content::Memory(content), is_partial: self.is_partial }
     }
+}
+
+/// How many tombstones there are, and how long they are in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tombstones {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Which segment a hint is of.
@@ -216,7 +228,7 @@ struct Part {
 struct Head {
     of: HintOf,
     clear: Seqno,
-    tombstone_bytes: u64,
+    tombstones: Tombstones,
     /// In the order of their shards.
     parts: Vec<Part>,
 }
@@ -239,7 +251,8 @@ impl Head {
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         let HintOf { id, salt, bytes: len } = self.of;
-        for number in [id, salt, len, self.clear.get(), self.tombstone_bytes] {
+        let Tombstones { count, bytes: tombstone_bytes } = self.tombstones;
+        for number in [id, salt, len, self.clear.get(), count, tombstone_bytes] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&u32_of(self.parts.len()).to_le_bytes());
@@ -253,7 +266,8 @@ impl Head {
     fn read(file: &dyn DiskFile, segment: HintOf) -> Option<Self> {
         let mut fixed = [0; PARTS_AT];
         file.read_at(&mut fixed, 0).ok()?;
-        let count = usize::try_from(le_u32(&fixed, 56)?).ok().filter(|n| *n <= SHARD_COUNT)?;
+        let count =
+            usize::try_from(le_u32(&fixed, COUNT_AT)?).ok().filter(|n| *n <= SHARD_COUNT)?;
         let mut list = vec![0; count * PART_LEN];
         file.read_at(&mut list, u64::try_from(PARTS_AT).ok()?).ok()?;
         let covered = fixed.get(..CRC_AT)?;
@@ -263,7 +277,8 @@ impl Head {
             && le_u64(covered, 16)? == segment.id
             && le_u64(covered, 24)? == segment.salt
             && le_u64(covered, 32)? == segment.bytes;
-        let (clear, tombstone_bytes) = (Seqno::new(le_u64(covered, 40)?), le_u64(covered, 48)?);
+        let clear = Seqno::new(le_u64(covered, 40)?);
+        let tombstones = Tombstones { count: le_u64(covered, 48)?, bytes: le_u64(covered, 56)? };
         let (mut parts, mut start) = (Vec::with_capacity(count), 0);
         for part in list.chunks_exact(PART_LEN) {
             let shard = usize::try_from(le_u32(part, 0)?).ok()?;
@@ -271,7 +286,7 @@ impl Head {
             parts.push(Part { shard, start, len, crc: le_u32(part, 8)? });
             start += len;
         }
-        let head = Self { of: segment, clear, tombstone_bytes, parts };
+        let head = Self { of: segment, clear, tombstones, parts };
         let is_whole = u64::try_from(head.len() + start).ok()? == file.len().ok()?;
         (is_ours && is_whole).then_some(head)
     }
@@ -330,9 +345,9 @@ impl Hint {
         self.head.clear
     }
 
-    /// Bytes of the segment's tombstones.
-    pub(crate) fn tombstone_bytes(&self) -> u64 {
-        self.head.tombstone_bytes
+    /// The segment's tombstones, in sum.
+    pub(crate) fn tombstones(&self) -> Tombstones {
+        self.head.tombstones
     }
 
     /// Appends the entries of `shard` to `entries`, in their order; false if they cannot be read.
@@ -430,7 +445,7 @@ mod tests {
         assert_eq!(entries(&hint).unwrap(), made);
         let read = Hint::open(&RealDisk, &path, &OF).unwrap();
         assert_eq!(entries(&read).unwrap(), made);
-        assert_eq!(read.tombstone_bytes(), 21 * 32);
+        assert_eq!(read.tombstones(), Tombstones { count: 21, bytes: 21 * 32 });
         for other in [HintOf { id: 6, ..OF }, HintOf { salt: 6, ..OF }, HintOf { bytes: 6, ..OF }] {
             assert!(Hint::open(&RealDisk, &path, &other).is_none(), "{other:?}");
         }

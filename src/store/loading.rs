@@ -20,7 +20,7 @@ use std::thread;
 
 use crate::error::Result;
 use crate::store::disk::Disk;
-use crate::store::hint::{Hint, HintBuilder, HintEntry, HintOf};
+use crate::store::hint::{Hint, HintBuilder, HintEntry, HintOf, Tombstones};
 use crate::store::keydir::{KeyHash, KeyHasher, Keydir, ShardSource};
 use crate::store::location::{Location, Seqno};
 use crate::store::manifest::Manifest;
@@ -72,7 +72,8 @@ impl HintedIndex {
     ) -> Self {
         let clear = hinted.iter().map(|(_, hint)| hint.clear()).max().unwrap_or_default();
         for (segment, hint) in &hinted {
-            segment.set_tombstone_bytes(hint.tombstone_bytes());
+            let Tombstones { count, bytes } = hint.tombstones();
+            segment.set_tombstones(count, bytes);
         }
         let source = |(segment, hint)| Source { segment, hint: Mutex::new(hint) };
         let sources = hinted.into_iter().map(source).collect();
@@ -84,7 +85,9 @@ impl HintedIndex {
         let mut hint = source.hint.lock();
         if !hint.read_shard(shard, entries) {
             let segment = &source.segment;
-            log::warn!("the hint of {} is damaged and is made again", segment.path().display());
+            let path = segment.path().display();
+            let log = self.segments.log();
+            log.warn(format_args!("the hint of {path} is damaged and is made again"));
             let note = |offset, last| self.segments.note_hole(segment, offset, last);
             *hint = make_hint(segment, self.hasher, self.segments.disk(), &note, &mut |_| {})?;
             assert!(hint.read_shard(shard, entries), "a hint in memory is whole");
@@ -198,7 +201,7 @@ pub(crate) fn keep_hint(hint: &mut Hint, disk: &dyn Disk, reserve: &Reserve, seg
         && !reserve.is_lent()
         && let Err(error) = hint.write(disk, &names::hint(segment))
     {
-        log::warn!("without a hint the next open takes longer: {error}");
+        reserve.log().warn(format_args!("without a hint the next open takes longer: {error}"));
     }
 }
 

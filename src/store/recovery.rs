@@ -312,7 +312,8 @@ impl Recovery {
             attempt += 1;
             path = names::crash_tail(&self.dir, id, offset, attempt);
         }
-        log::warn!("{len} bytes of an unfinished write are kept in {}", path.display());
+        let log = self.reserve.log();
+        log.warn(format_args!("{len} bytes of an unfinished write are kept in {}", path.display()));
         let kept = self.disk.create(&path)?;
         kept.write_at(&tail, 0)?;
         kept.sync()?;

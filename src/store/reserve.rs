@@ -18,6 +18,7 @@
 use std::path::PathBuf;
 
 use crate::error::Result;
+use crate::logger::Logger;
 use crate::store::disk::Disk;
 use crate::store::names;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
@@ -30,6 +31,7 @@ pub(crate) const RESERVE_BYTES: u64 = 256 << 10;
 pub(crate) struct Reserve {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    log: Logger,
     lent: AtomicBool,
     /// Held while the file is made or removed.
     change: Mutex<()>,
@@ -37,9 +39,14 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// A reserve in `dir` that counts as lent until [`Reserve::hold`].
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &std::path::Path) -> Self {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &std::path::Path, log: Logger) -> Self {
         let path = names::reserve(dir);
-        Self { disk, path, lent: AtomicBool::new(true), change: Mutex::new(()) }
+        Self { disk, path, log, lent: AtomicBool::new(true), change: Mutex::new(()) }
+    }
+
+    /// Where the store's messages go.
+    pub(crate) fn log(&self) -> &Logger {
+        &self.log
     }
 
     /// Whether data may be added only after [`Reserve::hold`].
@@ -70,12 +77,13 @@ impl Reserve {
 
     /// Gives the room back; false if there was none to give.
     pub(crate) fn lend(&self) -> bool {
-        let _change = self.change.lock();
+        let change = self.change.lock();
         // Relaxed: as in `is_lent`.
         self.lent.store(true, Ordering::Relaxed);
         let given = self.disk.exists(&self.path) && self.disk.remove(&self.path).is_ok();
+        drop(change);
         if given {
-            log::warn!("the disk is full: {} is given up", self.path.display());
+            self.log.warn(format_args!("the disk is full: {} is given up", self.path.display()));
         }
         given
     }

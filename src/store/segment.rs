@@ -153,6 +153,7 @@ pub(crate) struct Segment {
     expiring: Mutex<Expiring>,
     /// Bytes of tombstones.
     tombstone_bytes: AtomicU64,
+    tombstone_count: AtomicU64,
     /// Whether there is a hint beside it.
     has_hint: AtomicBool,
     is_damaged: AtomicBool,
@@ -206,6 +207,7 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             expiring: Mutex::default(),
             tombstone_bytes: AtomicU64::new(0),
+            tombstone_count: AtomicU64::new(0),
             has_hint: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
         }
@@ -364,15 +366,36 @@ impl Segment {
         self.tombstone_bytes.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn tombstone_count(&self) -> u64 {
+        // Relaxed: as in `live_bytes`.
+        self.tombstone_count.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn add_tombstone(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
         self.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+        self.tombstone_count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says how many bytes of tombstones there are, before anyone else asks.
-    pub(crate) fn set_tombstone_bytes(&self, bytes: u64) {
+    /// Every put and tombstone in it is newer than this write. So it can hold an older record of a
+    /// key than a tombstone only if the tombstone is newer than this too.
+    pub(crate) fn all_after(&self) -> Seqno {
+        match self.footer() {
+            Some(footer) => Seqno::new(footer.seqno_min.get().saturating_sub(1)),
+            None => self.header.seqno_before,
+        }
+    }
+
+    /// No put or tombstone in it is newer than this write.
+    pub(crate) fn none_after(&self) -> Seqno {
+        self.footer().map_or(Seqno::MAX, |footer| footer.seqno_max)
+    }
+
+    /// Says how many tombstones there are, before anyone else asks.
+    pub(crate) fn set_tombstones(&self, count: u64, bytes: u64) {
         // Relaxed: as in `live_bytes`.
+        self.tombstone_count.store(count, Ordering::Relaxed);
         self.tombstone_bytes.store(bytes, Ordering::Relaxed);
     }
 

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
 use crate::error::{KvsError, Result};
+use crate::logger::Logger;
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
@@ -146,6 +147,11 @@ impl Segments {
         &self.disk
     }
 
+    /// Where the store's messages go.
+    pub(crate) fn log(&self) -> &Logger {
+        &self.options.logger
+    }
+
     /// Creates a segment file for `origin`. Readers find it after [`Segments::add`].
     pub(crate) fn create(
         &self,
@@ -192,7 +198,8 @@ impl Segments {
             return Err(KvsError::corrupt(segment.path(), offset, what));
         }
         if segment.footer().is_none() {
-            log::error!("{}: the footer is damaged", segment.path().display());
+            let path = segment.path().display();
+            self.log().error(format_args!("the footer of {path} is damaged; verify tells more"));
             segment.set_lost_footer(last);
         }
         Ok(segment)
@@ -296,7 +303,8 @@ impl Segments {
     /// Any key may have been changed by such a write. So what is known of a key counts only if its
     /// record is newer; [`Segments::check_certain`] tells.
     pub(crate) fn note_hole(&self, segment: &Segment, offset: u64, last: Seqno) {
-        log::error!("{}: damaged at {offset}; verify tells more", segment.path().display());
+        let path = segment.path().display();
+        self.log().error(format_args!("{path} is damaged at byte {offset}; verify tells more"));
         segment.set_damaged();
         self.hole.lock().get_or_insert_with(|| (segment.path().to_path_buf(), offset));
         // Release: pairs with the Acquire in `check_certain`: who sees the doubt finds the hole.
@@ -348,6 +356,12 @@ impl Segments {
         self.books.lock().table.iter().flatten().for_each(|segment| segment.clear_live());
     }
 
+    /// How many files of retired segments are there still, and their bytes.
+    pub(crate) fn retired_count_and_bytes(&self) -> (u64, u64) {
+        let books = self.books.lock();
+        books.retired.iter().fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.len()))
+    }
+
     /// Bytes of live records that have not expired, and bytes of files.
     pub(crate) fn live_and_total_bytes(&self) -> (u64, u64) {
         let now_ms = self.clock.now_ms();
@@ -389,14 +403,15 @@ impl Segments {
         }
     }
 
-    /// Whether files take more than twice the live bytes and two segments, and waiting for
-    /// compaction can help.
+    /// Whether files take more than twice the live bytes (or what the options make of it) and two
+    /// segments, and waiting for compaction can help.
     pub(crate) fn is_over_bound(&self) -> bool {
         if !self.compacting.load(Ordering::Relaxed) {
             return false;
         }
         let (live, total) = self.live_and_total_bytes();
-        total > 2 * live + 2 * self.seal_bytes()
+        let live_percent = 100 - u64::from(self.options.compaction_dead_percent_min);
+        total > live * 100 / live_percent + 2 * self.seal_bytes()
     }
 
     /// The size at which a segment is to be sealed now: that of the live data, within the limits.

@@ -1,7 +1,8 @@
 //! Upkeep: what an operator does with a store, rather than a program with its data.
 //!
 //! ```text
-//! open store         stats, verify             beside readers and writers
+//! open store         stats, verify, compact,    beside readers and writers
+//!                    checkpoint
 //! directory          verify_dir, read_log      nothing is opened, cut or changed
 //! damaged directory  repair                    what can be saved, into a new store
 //! ```
@@ -16,6 +17,7 @@ use crate::error::KvsError;
 use crate::error::Result;
 use crate::options::{Durability, Options};
 use crate::store::KvStore;
+use crate::store::compaction;
 use crate::store::disk::RealDisk;
 use crate::store::listing::{self, LogRecord};
 use crate::store::repair::{self, RepairReport};
@@ -24,7 +26,7 @@ use crate::store::stats::{Progress, SegmentStats, Stats};
 use crate::store::survey;
 use crate::store::verify::{self, VerifyReport};
 use crate::store::writer::{Entry, Op, OpKind};
-use crate::sync::{self, Ordering};
+use crate::sync::Arc;
 
 impl KvStore {
     /// Figures about the store. Takes locks, briefly: not for every read. Waits until the index is
@@ -32,41 +34,83 @@ impl KvStore {
     pub fn stats(&self) -> Stats {
         let core = &self.core;
         if let Err(error) = core.keydir.load_all(&|| core.is_stopping()) {
-            log::warn!("{}: figures of a part of the index: {error}", core.dir.display());
+            let log = &core.options.logger;
+            log.warn(format_args!("figures of a part of the index only: {error}"));
         }
         let now = core.segments.snapshot().segments;
         let now_ms = core.segments.clock.now_ms();
         let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
-        // Relaxed: figures of about this moment.
-        let count = |of: &sync::AtomicU64| of.load(Ordering::Relaxed);
-        Stats {
+        let (live_bytes, total_bytes) = (sum(Segment::live_bytes), sum(Segment::len));
+        let (retired_file_count, retired_bytes) = core.segments.retired_count_and_bytes();
+        let mut stats = Stats {
             key_count: core.keydir.len().unwrap_or(0),
-            live_bytes: sum(Segment::live_bytes),
-            total_bytes: sum(Segment::len),
+            total_bytes,
+            live_bytes,
             expired_bytes: now.iter().map(|segment| segment.expired_bytes(now_ms)).sum(),
+            dead_bytes: total_bytes.saturating_sub(live_bytes),
+            tombstone_count: sum(Segment::tombstone_count),
             tombstone_bytes: sum(Segment::tombstone_bytes),
             segment_count: now.iter().map(|_| 1).sum(),
+            retired_file_count,
+            retired_bytes,
             index_bytes: core.keydir.bytes(),
-            compaction_count: core.compactor.count(),
-            group_count: count(&core.writer.counts.groups),
-            record_count: count(&core.writer.counts.records),
-            sync_count: core.writer.sync_count(),
+            is_reserve_lent: core.segments.reserve.is_lent(),
+            background_error: core.background_error.lock().as_ref().map(ToString::to_string),
             crash_tails_cut: core.tails_cut,
-        }
+            open_us: core.open_us,
+            ..Stats::default()
+        };
+        core.writer.report(&mut stats);
+        core.compactor.report(&mut stats);
+        stats
     }
 
     /// Figures about each segment, oldest first.
     pub fn segment_stats(&self) -> Vec<SegmentStats> {
-        let stats_of = |segment: &Segment| SegmentStats {
-            id: segment.header.id.get(),
-            file: segment.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            total_bytes: segment.len(),
-            live_bytes: segment.live_bytes(),
-            tombstone_bytes: segment.tombstone_bytes(),
-            is_sealed: segment.footer().is_some(),
-            is_log: segment.header.origin == Origin::Log,
+        let now = self.core.segments.snapshot().segments;
+        let stats_of = |(segment, blocking_tombstone_bytes): (&Arc<Segment>, u64)| {
+            let (total_bytes, live_bytes) = (segment.len(), segment.live_bytes());
+            let file = segment.path().file_name().unwrap_or_default();
+            SegmentStats {
+                id: segment.header.id.get(),
+                file: file.to_string_lossy().into_owned(),
+                total_bytes,
+                live_bytes,
+                dead_bytes: total_bytes.saturating_sub(live_bytes),
+                tombstone_count: segment.tombstone_count(),
+                tombstone_bytes: segment.tombstone_bytes(),
+                blocking_tombstone_bytes,
+                is_sealed: segment.footer().is_some(),
+                is_log: segment.header.origin == Origin::Log,
+            }
         };
-        self.core.segments.snapshot().segments.iter().map(|segment| stats_of(segment)).collect()
+        let blocking = compaction::blocking_tombstone_bytes(&now);
+        now.iter().zip(blocking).map(stats_of).collect()
+    }
+
+    /// As [`KvsEngine::compact`]; `progress` is called about once per MiB of the files that are
+    /// read. On a full disk, where it takes several rounds, each begins anew. It must not call
+    /// the store back: the right to compact is held meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::compact`].
+    pub fn compact_with(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.core.compact(progress)
+    }
+
+    /// As [`KvsEngine::checkpoint`]; `progress` is called after each file, and about once per MiB
+    /// where files have to be copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::checkpoint`].
+    pub fn checkpoint_with(
+        &self,
+        dir: impl AsRef<Path>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<()> {
+        self.core.checkpoint(dir.as_ref(), progress)
     }
 
     /// Reads every record of the store, and the record of every key, beside readers and writers.

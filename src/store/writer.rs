@@ -22,6 +22,7 @@
 //! sync, **poisons** the writer for good (invariant 10): what is on disk is unknown, and a second
 //! sync could report success for pages that the kernel has dropped. Reads go on.
 
+mod figures;
 mod lane;
 mod leadership;
 mod publish;
@@ -31,9 +32,10 @@ mod sync_lane;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicU8;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{KvsError, Result};
+use crate::logger::Logger;
 use crate::options::{Durability, Options};
 use crate::store::disk::{AppendError, Disk};
 use crate::store::keydir::Keydir;
@@ -41,7 +43,8 @@ use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::{self, Origin};
 use crate::store::segments::{Look, Segments};
-use crate::store::writer::lane::{Counts, Lane};
+use crate::store::writer::figures::Counts;
+use crate::store::writer::lane::Lane;
 use crate::store::writer::leadership::Leadership;
 use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
 pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind, Outcome};
@@ -73,6 +76,7 @@ pub(crate) struct Writer {
     dir: std::path::PathBuf,
     durability: Durability,
     auto_compaction: bool,
+    log: Logger,
     keydir: Arc<Keydir>,
     segments: Arc<Segments>,
     queue: Mutex<Queue>,
@@ -83,7 +87,7 @@ pub(crate) struct Writer {
     published: AtomicU64,
     /// Raised when the committer thread is to lead.
     commit_wanted: Signal,
-    pub(crate) counts: Counts,
+    counts: Counts,
 }
 
 impl std::fmt::Debug for Writer {
@@ -114,6 +118,7 @@ impl Writer {
         Self {
             durability: options.durability,
             auto_compaction: options.auto_compaction,
+            log: options.logger.clone(),
             keydir,
             segments,
             queue: Mutex::default(),
@@ -232,7 +237,7 @@ impl Writer {
         for (done, outcome) in calls {
             // Somebody else's code: its panic is not the writer's.
             if panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
-                log::error!("{}: a function given to write_then panicked", self.dir.display());
+                self.log.error(format_args!("a function given to write_then panicked"));
             }
         }
     }
@@ -374,6 +379,9 @@ impl Writer {
         let active = self.segments.create(Origin::Log, lane.seqno, capacity)?;
         self.segments.publish();
         self.sync_lane.watch(active.segment());
+        self.counts.add_rotation();
+        let id = active.segment().header.id.get();
+        self.log.debug(format_args!("log {id} begins, for up to {capacity} bytes"));
         lane.active = Some(active);
         self.segments.compaction_wanted.raise();
         Ok(())
@@ -384,7 +392,7 @@ impl Writer {
         if let Err(AppendError { error, undone }) = active.seal() {
             // Undone, it stays the active one: no log may follow one without a footer.
             if !undone {
-                self.poison();
+                self.poison(&error);
             }
             return Err(error);
         }
@@ -405,9 +413,9 @@ impl Writer {
             Ok(base)
         });
         let published = appended.and_then(|base| {
-            self.publish(lane, base, last).inspect_err(|_| {
+            self.publish(lane, base, last).inspect_err(|error| {
                 // It is in the log and not in the keydir; only an open puts that right.
-                self.poison();
+                self.poison(error);
             })
         });
         lane.clear();
@@ -428,7 +436,7 @@ impl Writer {
         }
         if let Err(AppendError { error, undone }) = appended {
             if !undone {
-                self.poison();
+                self.poison(&error);
             }
             // The seqnos were never seen. The mark, if there was one, will be written anew.
             lane.seqno = before;
@@ -436,12 +444,10 @@ impl Writer {
             return Err(error);
         }
         lane.staged.iter().for_each(|staged| active.note(staged.seqno));
-        self.sync_lane.note_appended(last);
-        // Relaxed: statistics.
-        self.counts.groups.fetch_add(1, Ordering::Relaxed);
-        let count = u64::try_from(lane.staged.len()).expect("a length fits 64 bits");
-        self.counts.records.fetch_add(count, Ordering::Relaxed);
-        lane.unweighed_bytes += offset(lane.buffer.len());
+        let bytes = offset(lane.buffer.len());
+        self.sync_lane.note_appended(before, last, bytes);
+        self.counts.add_group(lane.staged.len());
+        lane.unweighed_bytes += bytes;
         Ok(base)
     }
 
@@ -452,7 +458,9 @@ impl Writer {
         }
         lane.unweighed_bytes = 0;
         if self.segments.is_over_bound() {
+            let began = Instant::now();
             self.segments.space_returned.wait(Some(THROTTLE_WAIT));
+            self.counts.throttled.add(began.elapsed());
         }
     }
 
@@ -464,7 +472,7 @@ impl Writer {
 
     fn sync_to(&self, wanted: Seqno) -> Result<()> {
         let poisoned = || self.state() == POISONED;
-        self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|_| self.poison())
+        self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|error| self.poison(error))
     }
 
     /// As [`Writer::sync`], and the footers of sealed segments become durable too.
@@ -482,7 +490,8 @@ impl Writer {
     }
 
     fn sync_all(&self) -> Result<()> {
-        self.sync_lane.sync_all(&|| self.state() == POISONED).inspect_err(|_| self.poison())
+        let poisoned = || self.state() == POISONED;
+        self.sync_lane.sync_all(&poisoned).inspect_err(|error| self.poison(error))
     }
 
     /// Takes no more writes, does what is queued, and makes everything durable. A second call does
@@ -502,7 +511,7 @@ impl Writer {
             POISONED => Err(KvsError::Poisoned),
             _ => {
                 if let Err(error) = self.seal(&mut lane) {
-                    log::warn!("{}: left without a footer: {error}", self.dir.display());
+                    self.log.warn(format_args!("the log is left without a footer: {error}"));
                 }
                 self.sync_all()
             }
@@ -514,11 +523,12 @@ impl Writer {
         closed
     }
 
-    fn poison(&self) {
+    fn poison(&self, why: &dyn std::fmt::Display) {
         // Release: pairs with the Acquire in `state`. Closed stays closed.
         let poisoned = |state| (state < POISONED).then_some(POISONED);
-        let _ = self.state.fetch_update(Ordering::Release, Ordering::Acquire, poisoned);
-        log::error!("{}: no more writes: an append or a sync failed", self.dir.display());
+        if self.state.fetch_update(Ordering::Release, Ordering::Acquire, poisoned).is_ok() {
+            self.log.error(format_args!("no more writes until the store is reopened: {why}"));
+        }
     }
 
     fn state(&self) -> u8 {
@@ -526,10 +536,10 @@ impl Writer {
         self.state.load(Ordering::Acquire)
     }
 
-    /// Whether writes are taken.
+    /// Whether writes are taken, and from this caller.
     pub(crate) fn check_open(&self) -> Result<()> {
         match self.state() {
-            OPEN => Ok(()),
+            OPEN => self.log.check_caller(),
             READ_ONLY => Err(KvsError::ReadOnly),
             POISONED => Err(KvsError::Poisoned),
             _ => Err(KvsError::Closed),
@@ -549,11 +559,6 @@ impl Writer {
     /// Whether something is appended that may not be durable.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.sync_lane.appended() > self.sync_lane.durable()
-    }
-
-    /// Rounds of `fdatasync` so far.
-    pub(crate) fn sync_count(&self) -> u64 {
-        self.sync_lane.round_count()
     }
 }
 

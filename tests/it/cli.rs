@@ -609,9 +609,14 @@ fn kvs_stat_shows_what_is_live_and_compact_gives_the_rest_back() {
     }
     store.close().unwrap();
     let table = text(run(KVS, dir.path(), &["stat"]).stdout);
-    assert!(table.contains("keys            1000\n"), "{table}");
+    assert!(table.contains("\n  key_count                 1000\n"), "{table}");
     assert!(table.contains(" 49 % live  ############------------\n"), "{table}");
     let report = json(&run(KVS, dir.path(), &["stat", "--json"]));
+    // A figure that is in one and not in the other was forgotten.
+    for name in report["stats"].as_object().unwrap().keys() {
+        let is_row = |line: &str| line.split_whitespace().next() == Some(name);
+        assert_eq!(table.lines().filter(|line| is_row(line)).count(), 1, "{name}:\n{table}");
+    }
     assert_eq!(report["stats"]["key_count"], 1000);
     assert_eq!(report["segments"][0]["is_sealed"], true);
     let compacted = json(&run(KVS, dir.path(), &["compact", "--json"]));
@@ -629,7 +634,9 @@ fn kvs_stat_shows_what_is_live_and_compact_gives_the_rest_back() {
 fn kvs_checkpoint_makes_a_store_and_overwrites_none() {
     let dir = tempfile::tempdir().unwrap();
     check(KVS, dir.path(), &["--dir", "live", "set", "k", "v"], 0, "", "");
-    check(KVS, dir.path(), &["--dir", "live", "checkpoint", "copy"], 0, "", "");
+    let report = json(&run(KVS, dir.path(), &["--dir", "live", "checkpoint", "copy", "--json"]));
+    assert_eq!(report["key_count"], 1);
+    assert!(report["total_bytes"].as_u64().unwrap() > 64, "{report}");
     check(KVS, dir.path(), &["--dir", "live", "set", "k", "newer"], 0, "", "");
     check(KVS, dir.path(), &["--dir", "copy", "get", "k"], 0, "v\n", "");
     let exists = "kvs: there is a store in copy already\n";
@@ -665,7 +672,7 @@ fn kvs_dump_and_load_move_a_store_and_name_a_broken_line() {
     let output = run(KVS, dir.path(), &["--dir", "from", "dump"]);
     assert_eq!(output.status.code(), Some(0));
     std::fs::write(dir.path().join("dump.jsonl"), &output.stdout).unwrap();
-    check(KVS, dir.path(), &["--dir", "to", "load", "dump.jsonl"], 0, "", "");
+    check(KVS, dir.path(), &["--dir", "to", "load", "dump.jsonl"], 0, "writes          3\n", "");
     for (key, value) in [("a", "1\n"), ("b", "2\n"), ("\u{e9}", "\n")] {
         check(KVS, dir.path(), &["--dir", "to", "get", key], 0, value, "");
     }
@@ -676,7 +683,8 @@ fn kvs_dump_and_load_move_a_store_and_name_a_broken_line() {
     check(KVS, dir.path(), &["--dir", "to", "load", "broken.jsonl"], 1, "", error);
     check(KVS, dir.path(), &["--dir", "to", "get", "x"], 0, "1\n", "");
     check(KVS, dir.path(), &["--dir", "to", "get", "z"], 0, "Key not found\n", "");
-    check(KVS, dir.path(), &["--dir", "to", "load", "broken.jsonl", "--skip", "2"], 0, "", "");
+    let skipping = ["--dir", "to", "load", "broken.jsonl", "--skip", "2", "--json"];
+    check(KVS, dir.path(), &skipping, 0, "{\"write_count\":1}\n", "");
     check(KVS, dir.path(), &["--dir", "to", "get", "z"], 0, "3\n", "");
     let missing = run(KVS, dir.path(), &["--dir", "new", "load", "missing.jsonl"]);
     assert_eq!(missing.status.code(), Some(1));
@@ -706,12 +714,18 @@ fn kvs_import_brings_over_old_logs_and_refuses_what_is_none() {
 
 #[test]
 fn help_of_every_command_shows_an_example() {
-    for command in
-        ["stat", "verify", "repair", "compact", "checkpoint", "log", "dump", "load", "import"]
-    {
-        let help = text(run(KVS, Path::new("."), &[command, "--help"]).stdout);
-        assert!(help.contains(&format!("Usage: kvs {command}")), "{help}");
-        assert!(help.contains("Example:\n  kvs"), "{help}");
-        assert!(help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80), "{help}");
+    for (program, name) in [(KVS, "kvs"), (CLIENT, "kvs-client")] {
+        let help = text(run(program, Path::new("."), &["--help"]).stdout);
+        let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let commands: Vec<_> =
+            commands.map_while(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+        assert!(commands.contains(&"rm"), "{commands:?}");
+        for command in commands {
+            let help = text(run(program, Path::new("."), &[command, "--help"]).stdout);
+            assert!(help.contains(&format!("Usage: {name} {command}")), "{help}");
+            assert!(help.contains("Example:\n  kvs"), "{help}");
+            let fits = help.lines().count() <= 24 && help.lines().all(|line| line.len() <= 80);
+            assert!(fits, "{help}");
+        }
     }
 }

@@ -17,6 +17,7 @@ mod header;
 mod model;
 mod model_engine;
 mod opening;
+mod operating;
 mod read_only;
 mod recovery;
 mod scan;

@@ -35,19 +35,20 @@ fn lines_saying<'a>(
 /// The rooms, lowest first. A room imports from lines above its own, and from its own line unless
 /// that is one of `APART`.
 const LAYERS: &[&[&str]] = &[
-    &["error", "options", "value", "sync", "clock", "json_text"],
+    &["error", "logger", "options", "value", "sync", "clock", "json_text"],
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
     &["store/names", "store/expiring", "engine_dir"],
     &["store/old_logs"],
     &["store/segment", "store/keydir", "store/key_order", "store/reserve"],
     &["store/sift"],
-    &["store/segments", "store/tail", "store/hint", "store/manifest", "store/snapshot"],
-    &["store/survey"],
+    &["store/segments", "store/tail", "store/hint", "store/manifest"],
+    &["store/survey", "store/loading", "store/log_end"],
     &["store/verify", "store/listing"],
     &[
         "store/writer",
         "store/recovery",
+        "store/read_only",
         "store/compaction",
         "store/checkpoint",
         "store/repair",

@@ -12,7 +12,9 @@ use crate::progress::Bar;
 use crate::report::{self, ReportArguments, row};
 
 pub(crate) const STAT_HELP: &str = "\
-Bars show how much of a file is live (#) and how much is dead (-).
+Lines of figures carry the names of the JSON: _bytes of files, _us microseconds.
+Bars show how much of a file is live (#) and how much is dead (-); blocks,
+how many bytes of tombstones in other files cannot go before this one does.
 
 Example:
   kvs --dir cities stat && kvs --dir cities stat --json | jq .stats.live_bytes";
@@ -31,9 +33,6 @@ damaged, or in use.
 
 Example:
   kvs --dir cities log --values | grep '\"key\":\"no\"'";
-
-/// Columns of the bar of a segment.
-const BAR_LEN: u64 = 24;
 
 #[derive(Args)]
 pub(crate) struct LogArguments {
@@ -55,36 +54,15 @@ pub(crate) fn stat(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()> {
     let report = StatReport { dir, stats: store.stats(), segments: store.segment_stats() };
     store.close()?;
     arguments.print(&report, |report, text| {
-        let stats = &report.stats;
         row(text, "store", &report.dir);
-        row(text, "keys", stats.key_count);
-        row(text, "files", HumanBytes(stats.total_bytes));
-        let live = percent(stats.live_bytes, stats.total_bytes);
-        row(text, "live", format!("{} ({live} %)", HumanBytes(stats.live_bytes)));
-        row(text, "tombstones", HumanBytes(stats.tombstone_bytes));
-        row(text, "index in memory", HumanBytes(stats.index_bytes));
-        row(text, "crash tails cut", stats.crash_tails_cut);
+        text.push_str(&report.stats.to_string());
+        text.push_str("segments\n");
         for segment in &report.segments {
-            text.push_str(&segment_row(segment));
+            text.push_str("  ");
+            text.push_str(&segment.to_string());
+            text.push('\n');
         }
     })
-}
-
-fn segment_row(segment: &SegmentStats) -> String {
-    let SegmentStats { file, total_bytes, live_bytes, .. } = segment;
-    let size = HumanBytes(*total_bytes).to_string();
-    let live = percent(*live_bytes, *total_bytes);
-    format!("  {file}  {size:>10}  {live:>3} % live  {}\n", bar(*live_bytes, *total_bytes))
-}
-
-/// As `####----`: live, then dead.
-fn bar(live: u64, total: u64) -> String {
-    let filled = (live.min(total) * BAR_LEN).div_ceil(total.max(1));
-    (0..BAR_LEN).map(|column| if column < filled { '#' } else { '-' }).collect()
-}
-
-fn percent(part: u64, whole: u64) -> u64 {
-    part * 100 / whole.max(1)
 }
 
 pub(crate) fn verify(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()> {
@@ -117,18 +95,4 @@ pub(crate) fn log(dir: &Path, arguments: &LogArguments) -> kvs::Result<()> {
         writeln!(out, "{}", record.to_json(arguments.values)).map_err(report::stdout_failed)
     })?;
     out.flush().map_err(report::stdout_failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bars_are_full_empty_and_between() {
-        assert_eq!(bar(100, 100), "#".repeat(24));
-        assert_eq!(bar(0, 100), "-".repeat(24));
-        assert_eq!(bar(50, 100), format!("{}{}", "#".repeat(12), "-".repeat(12)));
-        assert_eq!(bar(1, 1_000_000), format!("#{}", "-".repeat(23)));
-        assert_eq!(bar(0, 0), "-".repeat(24));
-    }
 }

@@ -12,6 +12,9 @@ use crate::progress::Bar;
 use crate::report::{ReportArguments, row};
 
 pub(crate) const COMPACT_HELP: &str = "\
+Reads and writes the files that hold anything dead. While it works, the copies
+of what is live take space beside them.
+
 Example:
   kvs --dir cities compact";
 
@@ -35,6 +38,9 @@ pub(crate) struct CheckpointArguments {
     /// Directory to make
     #[arg(value_name = "DIR")]
     to: PathBuf,
+
+    #[command(flatten)]
+    report: ReportArguments,
 }
 
 #[derive(Args)]
@@ -53,10 +59,19 @@ struct Compacted {
     bytes_after: u64,
 }
 
+#[derive(Serialize)]
+struct Checkpoint {
+    key_count: u64,
+    total_bytes: u64,
+}
+
 pub(crate) fn compact(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()> {
     let store = crate::open_kvs(dir)?;
     let bytes_before = store.stats().total_bytes;
-    store.compact()?;
+    let mut bar = Bar::new("compacting");
+    let compacted = store.compact_with(&mut |progress| bar.update(progress));
+    drop(bar);
+    compacted?;
     let bytes_after = store.stats().total_bytes;
     store.close()?;
     arguments.print(&Compacted { bytes_before, bytes_after }, |compacted, text| {
@@ -67,8 +82,19 @@ pub(crate) fn compact(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()
 
 pub(crate) fn checkpoint(dir: &Path, arguments: &CheckpointArguments) -> kvs::Result<()> {
     let store = crate::open_kvs(dir)?;
-    store.checkpoint(&arguments.to)?;
-    store.close()
+    let mut bar = Bar::new("copying");
+    let mut copied = Checkpoint { key_count: store.len()?, total_bytes: 0 };
+    let made = store.checkpoint_with(&arguments.to, &mut |progress| {
+        copied.total_bytes = progress.total_bytes;
+        bar.update(progress);
+    });
+    drop(bar);
+    made?;
+    store.close()?;
+    arguments.report.print(&copied, |copied, text| {
+        row(text, "keys", copied.key_count);
+        row(text, "files", HumanBytes(copied.total_bytes));
+    })
 }
 
 pub(crate) fn repair(dir: &Path, arguments: &RepairArguments) -> kvs::Result<()> {

@@ -18,11 +18,7 @@ pub(crate) struct Bar {
 
 impl Bar {
     pub(crate) fn new(what: &'static str) -> Self {
-        let style = ProgressStyle::with_template(
-            "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-        );
         let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         line.set_message(what);
         Self { line, began: Instant::now(), is_shown: false }
     }
@@ -43,6 +39,12 @@ impl Bar {
     fn show(&mut self) {
         if !self.is_shown && self.began.elapsed() >= SHOWN_AFTER {
             self.is_shown = true;
+            let template = match self.line.length() {
+                Some(_) => "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+                None => "{msg} {bytes}, {bytes_per_sec}",
+            };
+            let style = ProgressStyle::with_template(template);
+            self.line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             // Hidden by itself where standard error is no terminal.
             self.line.set_draw_target(ProgressDrawTarget::stderr());
         }

@@ -1,11 +1,12 @@
 //! `kvs dump`, `kvs load`, `kvs import`: a store as text, and back.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kvs::{AnyEngine, KvsEngine, KvsError, dump};
+use serde::Serialize;
 
 use crate::progress::{Bar, Counted};
 use crate::report::{ReportArguments, row};
@@ -44,6 +45,14 @@ pub(crate) struct LoadArguments {
     /// Pass over the first N lines
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip: u64,
+
+    #[command(flatten)]
+    report: ReportArguments,
+}
+
+#[derive(Serialize)]
+struct Loaded {
+    write_count: u64,
 }
 
 #[derive(Args)]
@@ -58,8 +67,14 @@ pub(crate) struct ImportArguments {
 
 pub(crate) fn dump(dir: &Path) -> kvs::Result<()> {
     let store = AnyEngine::open(dir, None, crate::options().create(false))?;
-    let out = Counted::new(io::stdout().lock(), "dumping", None);
-    dump::dump(&store, &mut BufWriter::with_capacity(BUFFER_LEN, out))?;
+    let out = io::stdout().lock();
+    // A bar among the lines of a screen would only be in the way.
+    if out.is_terminal() {
+        dump::dump(&store, &mut BufWriter::with_capacity(BUFFER_LEN, out))?;
+    } else {
+        let out = Counted::new(out, "dumping", None);
+        dump::dump(&store, &mut BufWriter::with_capacity(BUFFER_LEN, out))?;
+    }
     store.close()
 }
 
@@ -78,7 +93,10 @@ pub(crate) fn load(dir: &Path, arguments: &LoadArguments) -> kvs::Result<()> {
     let loaded = dump::load(&store, input, arguments.skip);
     // What was loaded before a broken line is kept.
     store.close()?;
-    loaded.map(drop).map_err(|error| named(error, arguments.file.as_deref()))
+    let write_count = loaded.map_err(|error| named(error, arguments.file.as_deref()))?;
+    arguments.report.print(&Loaded { write_count }, |loaded, text| {
+        row(text, "writes", loaded.write_count);
+    })
 }
 
 /// The error with the file in it.

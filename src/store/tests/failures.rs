@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::error::KvsError;
+use crate::logger::LogLevel;
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::{Call, FailingDisk, Fault};
 use crate::store::disk::modelled::{Lost, ModelledDisk};
@@ -269,7 +270,9 @@ fn a_failed_append_that_cannot_be_undone_poisons() {
             _ => |call| matches!(call, Call::Write | Call::Sync),
         };
         disk.fail_after(0, Fault { half: true, sticky: true, ..fault(libc::EIO, chosen) });
+        assert!(!store.stats().is_poisoned);
         store.set_bytes(b"a", &[2; 100]).unwrap_err();
+        assert!(store.stats().is_poisoned);
         disk.heal();
         assert!(matches!(store.set_bytes(b"a", b"3"), Err(KvsError::Poisoned)), "{undo:?}");
         assert!(matches!(store.sync(), Err(KvsError::Poisoned)), "{undo:?}");
@@ -299,6 +302,51 @@ fn a_compacted_file_that_could_not_be_removed_is_tried_again() {
     disk.heal();
     store.compact().unwrap();
     assert_eq!(u64::try_from(segment_files()).unwrap(), store.stats().segment_count);
+}
+
+/// What nobody waits for must be heard of all the same: in the figures, once in the log, and by the
+/// next who asks for a compaction.
+#[test]
+fn a_failure_of_background_compaction_is_kept_until_someone_hears_of_it() {
+    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&heard);
+    let options = options(Durability::Os).auto_compaction(true).log_to(move |level, line| {
+        if level == LogLevel::Error {
+            log.lock().push(line.to_owned());
+        }
+    });
+    let store = open(&shared, Path::new(DIR), &options).unwrap();
+    disk.fail_after(0, Fault { sticky: true, ..fault(libc::EBUSY, |call| call == Call::Remove) });
+    let mut number = 0_u32;
+    while store.stats().background_error.is_none() {
+        number += 1;
+        store.set_bytes(&(number % 10).to_be_bytes(), &[7; 100]).unwrap();
+        assert!(number < 1_000_000, "{}", store.stats());
+    }
+    let said = store.stats().background_error.unwrap();
+    assert!(said.starts_with("cannot remove "), "{said}");
+    // It fails again and again, and that is said once.
+    let count = store.stats().compaction_count;
+    while store.stats().compaction_count < count + 3 {
+        number += 1;
+        store.set_bytes(&(number % 10).to_be_bytes(), &[7; 100]).unwrap();
+    }
+    let lines = heard.lock().clone();
+    assert!(matches!(&lines[..], [line] if line.contains("compaction failed: ")), "{lines:?}");
+    disk.heal();
+    assert_eq!(store.compact().unwrap_err().os_error(), Some(libc::EBUSY));
+    // One that failed before the disk was healed may come to be known after.
+    let late = |store: &KvStore| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        store.stats().background_error.is_some()
+    };
+    while late(&store) {
+        assert_eq!(store.compact().unwrap_err().os_error(), Some(libc::EBUSY));
+    }
+    store.compact().unwrap();
+    assert_eq!(store.stats().background_error, None);
 }
 
 /// The kernel reports a failed write-back once and takes the pages for clean: a second `fdatasync`

@@ -57,6 +57,7 @@ fn check_full_disk(disk: &Arc<dyn Disk>, dir: &Path, durability: Durability) {
     for _ in 0..3 {
         check_full(&store.set_bytes(b"one more", b""));
     }
+    assert!(store.stats().is_reserve_lent);
     check_holds(&store, 0..count);
     store.sync().unwrap();
 
@@ -76,6 +77,7 @@ fn check_full_disk(disk: &Arc<dyn Disk>, dir: &Path, durability: Durability) {
     check_holds(&store, (0..count).filter(is_kept));
     let stats = store.stats();
     assert!(stats.total_bytes < 2 * stats.live_bytes, "{stats:?}");
+    assert!(!stats.is_reserve_lent);
 
     // Writing goes on, until the disk is full again.
     let end = fill(&store, count);

@@ -14,7 +14,6 @@ use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::SegmentWriter;
 use crate::store::writer::queue::Entry;
-use crate::sync::AtomicU64;
 
 /// The buffer of a group gives memory above this back after the group (4 MiB).
 const BUFFER_KEPT_LEN_MAX: usize = 4 << 20;
@@ -106,13 +105,4 @@ impl Lane {
         self.staged.clear();
         self.latest.clear();
     }
-}
-
-/// Counters for statistics.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Appends, each of one group.
-    pub(crate) groups: AtomicU64,
-    /// Records in them.
-    pub(crate) records: AtomicU64,
 }

@@ -14,7 +14,7 @@ pub(super) struct Leadership<'a>(pub(super) &'a Writer);
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison();
+            self.0.poison(&"a panic");
         }
         let mut queue = self.0.queue.lock();
         let ticket = queue.waiting.iter().find_map(|request| match &request.reply {

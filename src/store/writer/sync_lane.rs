@@ -8,11 +8,13 @@
 //! durable seqno rises only after all of them.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::error::{KvsError, Result};
 use crate::store::disk::Disk;
 use crate::store::location::Seqno;
 use crate::store::segment::Segment;
+use crate::store::stats::{Spans, Stats, bump, micros};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 pub(super) struct SyncLane {
@@ -24,7 +26,14 @@ pub(super) struct SyncLane {
     /// Every write up to this one is in the log, and in the log on disk.
     appended: AtomicU64,
     durable: AtomicU64,
-    round_count: AtomicU64,
+    /// Bytes of records appended, and made durable, since the store was opened.
+    appended_bytes: AtomicU64,
+    durable_bytes: AtomicU64,
+    /// Since when there has been something that is not durable, in microseconds after `opened`:
+    /// the age of the oldest such write, or a little more.
+    unsynced_since_us: AtomicU64,
+    opened: Instant,
+    rounds: Spans,
 }
 
 #[derive(Default)]
@@ -44,7 +53,11 @@ impl SyncLane {
             unsynced: Mutex::default(),
             appended: AtomicU64::new(last.get()),
             durable: AtomicU64::new(last.get()),
-            round_count: AtomicU64::new(0),
+            appended_bytes: AtomicU64::new(0),
+            durable_bytes: AtomicU64::new(0),
+            unsynced_since_us: AtomicU64::new(0),
+            opened: Instant::now(),
+            rounds: Spans::default(),
         }
     }
 
@@ -56,8 +69,15 @@ impl SyncLane {
         unsynced.dir = true;
     }
 
-    /// Takes down that every write up to `last` is appended.
-    pub(super) fn note_appended(&self, last: Seqno) {
+    /// Takes down that every write up to `last` is appended, those after `before` just now, in
+    /// `bytes`. To be called in the lane.
+    pub(super) fn note_appended(&self, before: Seqno, last: Seqno, bytes: u64) {
+        // The clock is read by the first write after a sync, not by each.
+        if self.durable() >= before {
+            // Relaxed: a statistic.
+            self.unsynced_since_us.store(micros(self.opened.elapsed()), Ordering::Relaxed);
+        }
+        bump(&self.appended_bytes, bytes);
         // Release: pairs with the Acquire in `appended`: who reads it syncs these bytes.
         self.appended.store(last.get(), Ordering::Release);
     }
@@ -72,9 +92,17 @@ impl SyncLane {
         Seqno::new(self.durable.load(Ordering::Acquire))
     }
 
-    pub(super) fn round_count(&self) -> u64 {
-        // Relaxed: a statistic.
-        self.round_count.load(Ordering::Relaxed)
+    /// Fills in the part of `stats` that is about what is durable.
+    pub(super) fn report(&self, stats: &mut Stats) {
+        (stats.sync_count, stats.sync_us, stats.sync_us_max) = self.rounds.count_us_and_max();
+        // Relaxed: statistics. In this order: what is durable was appended before.
+        let durable_bytes = self.durable_bytes.load(Ordering::Relaxed);
+        stats.written_bytes = self.appended_bytes.load(Ordering::Relaxed);
+        stats.unsynced_bytes = stats.written_bytes.saturating_sub(durable_bytes);
+        if self.appended() > self.durable() {
+            let since = self.unsynced_since_us.load(Ordering::Relaxed);
+            stats.unsynced_us = micros(self.opened.elapsed()).saturating_sub(since);
+        }
     }
 
     /// Returns when every write up to `wanted`, which is appended, is durable.
@@ -103,8 +131,12 @@ impl SyncLane {
     }
 
     fn round(&self) -> Result<()> {
-        // Read before the list: a segment is in the list before anything is appended to it.
+        // Read before the list: a segment is in the list before anything is appended to it. The
+        // bytes are counted before the seqno rises, so they may be those of a write more.
+        let began = Instant::now();
         let covered = self.appended();
+        // Relaxed: a statistic.
+        let covered_bytes = self.appended_bytes.load(Ordering::Relaxed);
         let (segments, dir) = {
             let mut unsynced = self.unsynced.lock();
             (unsynced.segments.clone(), std::mem::take(&mut unsynced.dir))
@@ -112,14 +144,18 @@ impl SyncLane {
         // What was sealed before the round is done with after it.
         let sealed: Vec<_> =
             segments.iter().filter(|segment| segment.footer().is_some()).cloned().collect();
-        // Relaxed: a statistic.
-        self.round_count.fetch_add(1, Ordering::Relaxed);
         for segment in &segments {
             segment.sync()?;
         }
         if dir {
             self.disk.sync_dir(&self.dir)?;
         }
+        self.rounds.add(began.elapsed());
+        // Relaxed: statistics. Before the seqno, which tells the writer to set the time anew: what
+        // was appended meanwhile is younger than the round.
+        let since = micros(began.saturating_duration_since(self.opened));
+        self.unsynced_since_us.store(since, Ordering::Relaxed);
+        self.durable_bytes.store(covered_bytes, Ordering::Relaxed);
         // Release: pairs with the Acquire in `durable`.
         self.durable.fetch_max(covered.get(), Ordering::Release);
         let is_done = |held: &Arc<Segment>| sealed.iter().any(|done| Arc::ptr_eq(held, done));

@@ -1,0 +1,346 @@
+//! What an operator sees of a store: its figures, its log, how far long work has come.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kvs::{
+    Durability, KvStore, KvsEngine, KvsError, LogLevel, Options, Progress, Stats, WriteBatch,
+};
+
+use crate::store::tiny_segments;
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn quiet() -> Options {
+    tiny_segments().segment_bytes_min(4096).auto_compaction(false)
+}
+
+#[track_caller]
+fn wait_for(store: &KvStore, what: impl Fn(&Stats) -> bool) -> Stats {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let stats = store.stats();
+        if what(&stats) {
+            return stats;
+        }
+        assert!(Instant::now() < deadline, "{stats}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn groups_records_and_their_bytes_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open_with(dir.path(), quiet()).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    let mut batch = WriteBatch::new();
+    for key in [b"b", b"c", b"d", b"e", b"f"] {
+        batch.set(key, b"2");
+    }
+    store.apply(&batch).unwrap();
+    store.remove_bytes(b"f").unwrap();
+    assert!(matches!(store.remove_bytes(b"none"), Err(KvsError::KeyNotFound)));
+    let stats = store.stats();
+    assert_eq!(stats.key_count, 5);
+    assert_eq!((stats.group_count, stats.record_count), (3, 7));
+    assert_eq!(stats.group_sizes, [2, 0, 1, 0, 0, 0, 0, 0]);
+    assert_eq!((stats.tombstone_count, stats.tombstone_bytes), (1, 32));
+    assert_eq!(stats.written_bytes, 7 * 32);
+    assert_eq!((stats.live_bytes, stats.total_bytes), (5 * 32, 64 + 7 * 32));
+    assert_eq!(stats.dead_bytes, stats.total_bytes - stats.live_bytes);
+    assert_eq!(stats.rotation_count, 1);
+    for i in 0..200_u32 {
+        store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.rotation_count > 5 && stats.rotation_count == stats.segment_count, "{stats}");
+}
+
+#[test]
+fn what_a_power_loss_would_take_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open_with(dir.path(), quiet()).unwrap();
+    assert_eq!((store.stats().unsynced_bytes, store.stats().unsynced_us), (0, 0));
+    store.set_bytes(b"a", b"1").unwrap();
+    thread::sleep(Duration::from_millis(30));
+    store.set_bytes(b"b", b"2").unwrap();
+    let stats = store.stats();
+    assert_eq!(stats.unsynced_bytes, 2 * 32);
+    assert!(stats.unsynced_us >= 30_000, "the age is that of the oldest: {stats}");
+
+    store.sync().unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.unsynced_bytes, stats.unsynced_us, stats.sync_count), (0, 0, 1));
+    assert!(stats.sync_us > 0 && stats.sync_us == stats.sync_us_max, "{stats}");
+
+    // The time without anything to lose is nobody's age.
+    thread::sleep(Duration::from_millis(300));
+    let before = Instant::now();
+    store.set_bytes(b"c", b"3").unwrap();
+    let stats = store.stats();
+    // What precedes the mark that says how far the log is durable is counted with the write.
+    assert!((32..=64).contains(&stats.unsynced_bytes), "{stats}");
+    assert!(stats.unsynced_us <= before.elapsed().as_micros() as u64, "{stats}");
+
+    let store_of_syncs =
+        KvStore::open_with(dir.path().join("sync"), quiet().durability(Durability::Sync)).unwrap();
+    store_of_syncs.set_bytes(b"a", b"1").unwrap();
+    assert_eq!(store_of_syncs.stats().unsynced_bytes, 0);
+}
+
+#[test]
+fn compaction_says_what_it_read_wrote_and_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open_with(dir.path(), quiet()).unwrap();
+    for i in 0..300_u32 {
+        store.set_bytes(&(i % 100).to_be_bytes(), &[7; 100]).unwrap();
+    }
+    let lent = store.get_bytes(&1_u32.to_be_bytes()).unwrap();
+    let before = store.stats();
+    store.compact().unwrap();
+    let after = store.stats();
+    assert_eq!(after.compaction_count, 1);
+    assert!(after.compaction_us > 0);
+    let (read, written) = (after.compaction_read_bytes, after.compaction_written_bytes);
+    assert!(read > 0 && written > 0, "{after}");
+    // The log was sealed before: its footer came on top.
+    let footer = after.total_bytes + read - written - before.total_bytes;
+    assert!((1..=64).contains(&footer), "{before}{after}");
+    // The file that the lent value lies in.
+    assert_eq!(after.retired_file_count, 1, "{after}");
+    assert!((1..=4096).contains(&after.retired_bytes), "{after}");
+    drop(lent);
+    // The next compaction looks whether its reader has gone.
+    store.compact().unwrap();
+    assert_eq!((store.stats().retired_file_count, store.stats().retired_bytes), (0, 0));
+}
+
+/// A removed key stays removed only because its tombstone outlives the put in the first log.
+#[test]
+fn segments_say_whose_tombstones_they_keep_alive() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open_with(dir.path(), quiet()).unwrap();
+    let fill = |from: u32| {
+        for i in from..from + 30 {
+            store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
+        }
+    };
+    fill(0);
+    fill(100);
+    for i in 0..10_u32 {
+        store.remove_bytes(&i.to_be_bytes()).unwrap();
+    }
+    fill(200);
+    let segments = store.segment_stats();
+    assert_eq!(segments.iter().map(|segment| segment.tombstone_bytes).sum::<u64>(), 10 * 32);
+    for (index, segment) in segments.iter().enumerate() {
+        // A log may hold an older put than the tombstones of later ones, and no others.
+        let later = segments[index + 1..].iter().map(|segment| segment.tombstone_bytes);
+        assert_eq!(segment.blocking_tombstone_bytes, later.sum::<u64>(), "{segments:?}");
+    }
+    assert_eq!(segments[0].blocking_tombstone_bytes, 10 * 32);
+    assert_eq!(segments.last().unwrap().blocking_tombstone_bytes, 0);
+    store.compact().unwrap();
+    assert!(store.segment_stats().iter().all(|segment| segment.blocking_tombstone_bytes == 0));
+    assert_eq!(store.stats().tombstone_count, 0);
+}
+
+#[test]
+fn a_write_that_waits_for_compaction_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = tiny_segments().compaction_bytes_per_second_max(Some(100_000));
+    let store = KvStore::open_with(dir.path(), options).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while store.stats().throttle_count == 0 {
+        for i in 0..1000_u32 {
+            store.set_bytes(&i.to_be_bytes(), &[7; 1000]).unwrap();
+        }
+        assert!(Instant::now() < deadline, "{}", store.stats());
+    }
+    let stats = store.stats();
+    assert!(stats.throttle_us >= stats.throttle_us_max && stats.throttle_us_max > 0, "{stats}");
+}
+
+/// With less of a file dead, it is copied; with more dead, it may stay.
+#[test]
+fn how_much_must_be_dead_is_a_choice() {
+    for (percent, compacted) in [(75, false), (25, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let fill = |options: Options| {
+            let store = KvStore::open_with(dir.path(), options).unwrap();
+            for i in 0..300_u32 {
+                store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
+            }
+            // A little less than half of every file of the first round.
+            for i in (0..300_u32).filter(|i| i % 5 < 2) {
+                store.set_bytes(&i.to_be_bytes(), &[8; 100]).unwrap();
+            }
+            store.close().unwrap();
+        };
+        fill(quiet());
+        let options = quiet().auto_compaction(true).compaction_dead_percent_min(percent);
+        let store = KvStore::open_with(dir.path(), options).unwrap();
+        if compacted {
+            wait_for(&store, |stats| stats.compaction_count > 0);
+        } else {
+            thread::sleep(Duration::from_millis(200));
+            assert_eq!(store.stats().compaction_count, 0);
+        }
+    }
+}
+
+#[test]
+fn an_open_store_says_how_it_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open_with(dir.path(), quiet()).unwrap();
+    let stats = store.stats();
+    assert!(stats.open_us > 0);
+    assert!(!stats.is_poisoned && !stats.is_reserve_lent && stats.background_error.is_none());
+    let json: serde_json::Value = serde_json::from_str(&stats.to_json()).unwrap();
+    assert_eq!(json["open_us"], stats.open_us);
+    store.set_bytes(b"a", b"1").unwrap();
+    let segment = &store.segment_stats()[0];
+    let json: serde_json::Value = serde_json::from_str(&segment.to_json()).unwrap();
+    assert_eq!(json["file"], segment.file);
+    assert!(segment.to_string().starts_with(&segment.file), "{segment}");
+}
+
+type Heard = Arc<Mutex<Vec<(LogLevel, String)>>>;
+
+fn listening(options: Options) -> (Heard, Options) {
+    let heard = Heard::default();
+    let log = Arc::clone(&heard);
+    let hear = move |level, line: &str| log.lock().unwrap().push((level, line.to_owned()));
+    (heard, options.log_to(hear))
+}
+
+/// One line of each kind that a quiet life brings, each with the directory of its own store.
+#[test]
+fn a_store_tells_its_callback_what_happens_and_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let ((heard, options), (other_heard, other_options)) = (listening(quiet()), listening(quiet()));
+    let store = KvStore::open_with(dir.path().join("one"), options).unwrap();
+    let other = KvStore::open_with(dir.path().join("two"), other_options).unwrap();
+    other.set_bytes(b"secret", b"secret").unwrap();
+    for _ in 0..300_u32 {
+        store.set_bytes(b"secret", &[b's'; 100]).unwrap();
+    }
+    store.compact().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let heard = heard.lock().unwrap();
+    for (level, text) in [
+        (LogLevel::Info, "opened: 0 keys, 0 segments of 0 bytes, 0 of them live"),
+        (LogLevel::Debug, "log 1 begins, for up to 4096 bytes"),
+        (LogLevel::Debug, "compaction begins: "),
+        (LogLevel::Info, "compacted "),
+        (LogLevel::Info, "closed in "),
+    ] {
+        let prefix = format!("{}: {text}", dir.path().join("one").display());
+        let count = heard.iter().filter(|line| line.0 == level && line.1.starts_with(&prefix));
+        assert_eq!(count.count(), 1, "{prefix} in {heard:#?}");
+    }
+    assert!(heard.iter().all(|(level, _)| *level > LogLevel::Warn), "{heard:#?}");
+    let other_heard = other_heard.lock().unwrap();
+    assert_eq!(other_heard.len(), 2, "opened, and a log begun: {other_heard:#?}");
+    for (_, line) in heard.iter().chain(&*other_heard) {
+        assert!(!line.contains("secret") && !line.contains("sss") && line.lines().count() == 1);
+    }
+}
+
+/// What is heard in the middle of a rotation and of a compaction is answered by every call there
+/// is: none waits for a lock that its own thread holds.
+#[test]
+fn a_callback_that_calls_into_the_store_is_refused_and_waits_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle: Arc<Mutex<Option<KvStore>>> = Arc::default();
+    let answers: Arc<Mutex<Vec<String>>> = Arc::default();
+    let options = quiet().log_to({
+        let (handle, answers) = (Arc::clone(&handle), Arc::clone(&answers));
+        let copy = dir.path().join("copy");
+        move |_, line| {
+            let Some(store) = handle.lock().unwrap().clone() else { return };
+            let mut batch = WriteBatch::new();
+            batch.set(b"no", b"Bergen");
+            let refused = [
+                store.set_bytes(b"no", b"Bergen"),
+                store.remove_bytes(b"no"),
+                store.apply(&batch),
+                store.swap(b"no", None).map(drop),
+                store.sync(),
+                store.compact(),
+                store.checkpoint(&copy),
+                store.close(),
+            ];
+            let unsupported = |outcome: &Result<(), KvsError>| {
+                matches!(outcome, Err(KvsError::Unsupported { .. }))
+            };
+            assert!(refused.iter().all(unsupported), "{line}: {refused:?}");
+            // Looking is allowed.
+            assert_eq!(store.get_bytes(b"no").unwrap().as_deref(), Some(&b"Oslo"[..]));
+            assert!(store.stats().key_count > 0 && !store.segment_stats().is_empty());
+            assert!(store.iter().unwrap().next().is_some() && store.verify().unwrap().is_sound());
+            answers.lock().unwrap().push(line.to_owned());
+        }
+    });
+    let store = KvStore::open_with(dir.path().join("store"), options).unwrap();
+    store.set_bytes(b"no", b"Oslo").unwrap();
+    *handle.lock().unwrap() = Some(store.clone());
+    for i in 0..100_u32 {
+        store.set_bytes(&(i % 50).to_be_bytes(), &[7; 100]).unwrap();
+    }
+    store.compact().unwrap();
+    handle.lock().unwrap().take();
+    let answers = answers.lock().unwrap();
+    for what in [": log ", ": compaction begins", ": compacted "] {
+        assert!(answers.iter().any(|line| line.contains(what)), "no {what:?} in {answers:#?}");
+    }
+    store.close().unwrap();
+}
+
+#[test]
+fn a_callback_that_panics_takes_nothing_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = quiet().log_to(|_, line| panic!("a test panics on purpose at: {line}"));
+    let store = KvStore::open_with(dir.path(), options).unwrap();
+    for i in 0..100_u32 {
+        store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    store.compact().unwrap();
+    assert!(!store.stats().is_poisoned);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(KvStore::open_with(dir.path(), quiet()).unwrap().len().unwrap(), 100);
+}
+
+/// Rises, never falls, and ends at its end.
+#[track_caller]
+fn check_progress(seen: &[Progress], at_least_bytes: u64) {
+    let last = seen.last().unwrap();
+    assert!(last.total_bytes >= at_least_bytes, "{last:?}");
+    assert_eq!(last.done_bytes, last.total_bytes);
+    assert!(seen.iter().all(|at| at.total_bytes == last.total_bytes), "{seen:?}");
+    assert!(seen.windows(2).all(|two| two[0].done_bytes <= two[1].done_bytes), "{seen:?}");
+    assert!(seen.len() > 2, "{seen:?}");
+}
+
+#[test]
+fn compaction_and_checkpoints_say_how_far_they_have_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().auto_compaction(false).segment_bytes_min(2 << 20);
+    let store = KvStore::open_with(dir.path().join("store"), options).unwrap();
+    for i in 0..200_u32 {
+        store.set_bytes(&(i % 120).to_be_bytes(), &vec![7; 64 << 10]).unwrap();
+    }
+    let elsewhere = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    for copy in [dir.path().join("copy"), elsewhere.path().join("copy")] {
+        let mut seen = Vec::new();
+        store.checkpoint_with(&copy, &mut |progress| seen.push(progress)).unwrap();
+        check_progress(&seen, store.stats().total_bytes);
+    }
+    let mut seen = Vec::new();
+    store.compact_with(&mut |progress| seen.push(progress)).unwrap();
+    check_progress(&seen, store.stats().compaction_read_bytes);
+}
