@@ -28,7 +28,7 @@ static void statuses_have_names_and_sentences(const char *dir) {
         known += strcmp(kvs_status_name(status), "KVS_ERR_UNKNOWN") != 0;
         CHECK(strlen(kvs_status_text(status)) > 4);
     }
-    CHECK_NUMBER(30, known);
+    CHECK_NUMBER(32, known);
 }
 
 static void defaults_of_options_can_be_read(const char *dir) {

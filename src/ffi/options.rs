@@ -259,6 +259,7 @@ pub unsafe extern "C" fn kvs_options_free(options: *mut kvs_options) {
 ///          option takes text, or the value cannot work (what only makes sense together with other
 ///          options is checked by kvs_open); KVS_ERR_NULL.
 /// Threads: promise 5.
+/// Cost:    none.
 ///
 /// # Safety
 ///
@@ -283,6 +284,7 @@ pub unsafe extern "C" fn kvs_options_set_u64(
 ///          option takes a number (a name that nothing has is found by kvs_open or
 ///          kvs_server_start); KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads: promise 5.
+/// Cost:    a copy of the text.
 ///
 /// # Safety
 ///
@@ -309,6 +311,7 @@ pub unsafe extern "C" fn kvs_options_set_str(
 /// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: this library has no such option; KVS_ERR_INVALID: the
 ///          option takes text; KVS_ERR_NULL.
 /// Threads: promise 5.
+/// Cost:    none.
 ///
 /// # Safety
 ///

@@ -64,6 +64,7 @@ const _: () = {
 ///            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_CLOSED;
 ///            KVS_ERR_POISONED; KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads:   any.
+/// Cost:      its threads.
 ///
 /// # Safety
 ///
@@ -132,6 +133,7 @@ fn listener(fd: u32) -> Outcome<TcpListener> {
 /// Returns: KVS_OK; KVS_TOO_SMALL: nothing was copied, there must be room for *text_len + 1 bytes;
 ///          KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any.
+/// Cost:    none.
 ///
 /// # Safety
 ///
@@ -153,7 +155,7 @@ pub unsafe extern "C" fn kvs_server_address(
         let mut address = server.running()?.local_addr().to_string();
         *text_len = address.len();
         address.push('\0');
-        Ok(if room.fill(address.as_bytes()) { KVS_OK } else { KVS_TOO_SMALL })
+        Ok(if room.put(&[address.as_bytes()]) { KVS_OK } else { KVS_TOO_SMALL })
     })
 }
 
@@ -161,6 +163,7 @@ pub unsafe extern "C" fn kvs_server_address(
 ///
 /// Returns: KVS_OK; KVS_ERR_FORKED; KVS_ERR_NULL. *port is 0 unless KVS_OK.
 /// Threads: any.
+/// Cost:    none.
 ///
 /// # Safety
 ///
@@ -183,6 +186,7 @@ pub unsafe extern "C" fn kvs_server_port(server: *const kvs_server, port: *mut u
 /// Returns: KVS_OK: it has stopped, and its threads are gone; KVS_TIMEOUT: it is running;
 ///          KVS_ERR_NET, KVS_ERR_IO: it failed, and this is why; KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any.
+/// Cost:    none; it sleeps.
 ///
 /// # Safety
 ///
@@ -204,6 +208,7 @@ pub unsafe extern "C" fn kvs_server_wait(server: *mut kvs_server, timeout_ms: u3
 ///
 /// Returns: KVS_OK; KVS_ERR_NET, KVS_ERR_IO: it had failed before; KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any, beside any other call but kvs_server_free.
+/// Cost:    waits for the clients, timeout_ms at most, and for the requests under way.
 ///
 /// # Safety
 ///
