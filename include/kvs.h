@@ -199,6 +199,12 @@ extern "C" {
 #define KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX 11
 
 /**
+ * Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
+ * for it.
+ */
+#define KVS_OPT_ORDERED 12
+
+/**
  * Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
  * Default: "shared-queue".
  */

@@ -42,6 +42,9 @@ pub const KVS_OPT_SEGMENT_BYTES_MAX: i32 = 9;
 pub const KVS_OPT_AUTO_COMPACTION: i32 = 10;
 /// Number: most bytes that background compaction copies per second; 0 sets no limit.
 pub const KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX: i32 = 11;
+/// Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
+/// for it.
+pub const KVS_OPT_ORDERED: i32 = 12;
 
 /// Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
 /// Default: "shared-queue".
@@ -88,7 +91,7 @@ const READ_MODE: &str = "a KVS_READ_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 13] = [
+const NUMBERS: [Number; 14] = [
     number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
     number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
@@ -105,6 +108,7 @@ const NUMBERS: [Number; 13] = [
         ANY,
         "",
     ),
+    number(KVS_OPT_ORDERED, "KVS_OPT_ORDERED", 0, 1, SWITCH),
     number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
     number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
     number(KVS_OPT_SERVER_LISTEN_FD, "KVS_OPT_SERVER_LISTEN_FD", U32_MAX, U32_MAX, COUNT),
@@ -198,6 +202,7 @@ impl kvs_options {
             .lock_timeout(self.milliseconds(KVS_OPT_LOCK_TIMEOUT_MS)?)
             .segment_bytes_min(self.number(KVS_OPT_SEGMENT_BYTES_MIN)?)
             .segment_bytes_max(self.number(KVS_OPT_SEGMENT_BYTES_MAX)?)
+            .ordered(self.number(KVS_OPT_ORDERED)? == 1)
             .auto_compaction(self.number(KVS_OPT_AUTO_COMPACTION)? == 1)
             .compaction_bytes_per_second_max((bytes_per_second > 0).then_some(bytes_per_second)))
     }

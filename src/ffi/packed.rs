@@ -66,7 +66,9 @@ impl Values {
         let len = parts.iter().fold(self.bytes.len(), |sum, part| sum.saturating_add(part.len()));
         let fits = len <= self.bytes_max;
         if fits {
-            parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+            for part in parts {
+                self.bytes.extend_from_slice(part);
+            }
         }
         fits
     }

@@ -122,4 +122,7 @@ pub unsafe extern "C" fn kvs_stats_json(
 }
 
 // Members that are all of 8 bytes leave no gaps. It only ever grows.
-const _: () = assert!(mem::size_of::<kvs_stats>() >= 88 && mem::size_of::<kvs_stats>() % 8 == 0);
+const _: () = {
+    let len = mem::size_of::<kvs_stats>();
+    assert!(len >= 88 && len.is_multiple_of(8));
+};
