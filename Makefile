@@ -82,10 +82,10 @@ examples: cc ## The programs of examples/, run
 header: cc ## Writes include/kvs.h anew (rust-test compares it)
 	KVS_HEADER_WRITE=1 $(CARGO) test --test it header
 
-ffi: lib g++ ## The C tests: header under every standard, symbols, behaviour, examples
+ffi: lib g++ clang ## The C tests: header under every standard, symbols, behaviour, examples
 	$(FFI) test
 
-header-matrix: g++ ## Of these, include/kvs.h under every C and C++ standard only
+header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
 	$(FFI) header-matrix
 
 valgrind: lib ## The C tests under valgrind
@@ -117,7 +117,7 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 venv:
 	@bindings/python/dev/setup.sh
 
-.PHONY: toolchain cc g++
+.PHONY: toolchain cc g++ clang
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -129,3 +129,6 @@ cc:
 
 g++:
 	@.ci/need g++ g++ --version
+
+clang:
+	@.ci/need clang clang --version

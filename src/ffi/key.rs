@@ -168,8 +168,8 @@ pub unsafe extern "C" fn kvs_remove(
 /// Sets a key to a value and tells what it was before, in one step: nobody's write falls between.
 /// With value NULL and value_len 0 the key is removed; NULL is absent, and length 0 is empty.
 ///
-/// Ownership: *previous is yours; give it to kvs_buf_free. NULL is stored if the key was absent, and
-///            on failure. previous may be NULL if you do not want to know.
+/// Ownership: *previous is yours; give it to kvs_buf_free. NULL is stored if the key was absent,
+///            and on failure. previous may be NULL if you do not want to know.
 /// Returns:   KVS_OK, whether or not the key was there; otherwise as kvs_set and kvs_get.
 /// Threads:   any.
 /// Cost:      kvs_get and kvs_set, and a copy of the previous value; again if another write of

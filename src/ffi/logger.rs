@@ -247,6 +247,9 @@ mod tests {
     fn each_line_goes_to_one_function_whole_and_in_order() {
         static SEEN: Mutex<Vec<(usize, i32, String)>> = Mutex::new(Vec::new());
 
+        /// # Safety
+        ///
+        /// The text is one.
         unsafe extern "C" fn keep(userdata: *mut c_void, level: i32, text: *const c_char) {
             // SAFETY: the text is one, and lives during the call.
             let text = unsafe { std::ffi::CStr::from_ptr(text) }.to_str().expect("UTF-8");

@@ -170,8 +170,8 @@ const ORDERED_FLAGS: u32 = KVS_SCAN_REVERSE | KVS_SCAN_KEYS_ONLY;
 /// flags is 0, or KVS_SCAN_REVERSE and KVS_SCAN_KEYS_ONLY by choice; either way start is the
 /// smaller end, and in.
 ///
-/// Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored on
-///            failure.
+/// Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+///            on failure.
 /// Returns:   KVS_OK, also if there is nothing to see; KVS_ERR_UNSUPPORTED: unknown flags;
 ///            KVS_ERR_IO; KVS_ERR_CORRUPT; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL;
 ///            KVS_ERR_INVALID.
@@ -214,8 +214,8 @@ pub unsafe extern "C" fn kvs_scan(
 /// Begins a scan of the keys that begin with prefix, in the order of their bytes: of all keys, if
 /// prefix_len is 0.
 ///
-/// Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored on
-///            failure.
+/// Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+///            on failure.
 /// Returns:   as kvs_scan, whose flags it takes.
 /// Threads:   any; the iterator is for one thread at a time.
 /// Cost:      as kvs_scan.
@@ -245,8 +245,8 @@ pub unsafe extern "C" fn kvs_scan_prefix(
 ///
 /// flags is 0 or KVS_SCAN_KEYS_ONLY.
 ///
-/// Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored on
-///            failure.
+/// Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+///            on failure.
 /// Returns:   as kvs_scan.
 /// Threads:   any; the iterator is for one thread at a time.
 /// Cost:      nothing is put in order; files are read from front to back. Until the iterator is
