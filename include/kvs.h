@@ -861,8 +861,8 @@ KVS_API kvs_status kvs_remove(kvs_store *store, const void *key, size_t key_len)
  * Sets a key to a value and tells what it was before, in one step: nobody's write falls between.
  * With value NULL and value_len 0 the key is removed; NULL is absent, and length 0 is empty.
  *
- * Ownership: *previous is yours; give it to kvs_buf_free. NULL is stored if the key was absent, and
- *            on failure. previous may be NULL if you do not want to know.
+ * Ownership: *previous is yours; give it to kvs_buf_free. NULL is stored if the key was absent,
+ *            and on failure. previous may be NULL if you do not want to know.
  * Returns:   KVS_OK, whether or not the key was there; otherwise as kvs_set and kvs_get.
  * Threads:   any.
  * Cost:      kvs_get and kvs_set, and a copy of the previous value; again if another write of
@@ -1063,9 +1063,10 @@ KVS_API void kvs_batch_clear(kvs_batch *batch);
  *
  * flags is 0 or KVS_WRITE_SYNC.
  *
- * Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: split it, at 96 MiB; KVS_ERR_UNSUPPORTED: unknown flags;
- *          KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
- *          KVS_ERR_NULL. Nothing of the batch is applied then.
+ * Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
+ *          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags; KVS_ERR_NO_SPACE;
+ *          KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing
+ *          of the batch is applied then.
  * Threads: any for the store, promise 5 for the batch.
  * Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
  *
@@ -1083,8 +1084,8 @@ KVS_API KVS_MUST_USE kvs_status kvs_write(kvs_store *store, const kvs_batch *bat
  * flags is 0, or KVS_SCAN_REVERSE and KVS_SCAN_KEYS_ONLY by choice; either way start is the
  * smaller end, and in.
  *
- * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored on
- *            failure.
+ * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+ *            on failure.
  * Returns:   KVS_OK, also if there is nothing to see; KVS_ERR_UNSUPPORTED: unknown flags;
  *            KVS_ERR_IO; KVS_ERR_CORRUPT; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL;
  *            KVS_ERR_INVALID.
@@ -1111,8 +1112,8 @@ kvs_status kvs_scan(kvs_store *store,
  * Begins a scan of the keys that begin with prefix, in the order of their bytes: of all keys, if
  * prefix_len is 0.
  *
- * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored on
- *            failure.
+ * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+ *            on failure.
  * Returns:   as kvs_scan, whose flags it takes.
  * Threads:   any; the iterator is for one thread at a time.
  * Cost:      as kvs_scan.
@@ -1134,8 +1135,8 @@ kvs_status kvs_scan_prefix(kvs_store *store,
  *
  * flags is 0 or KVS_SCAN_KEYS_ONLY.
  *
- * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored on
- *            failure.
+ * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+ *            on failure.
  * Returns:   as kvs_scan.
  * Threads:   any; the iterator is for one thread at a time.
  * Cost:      nothing is put in order; files are read from front to back. Until the iterator is

@@ -151,7 +151,8 @@ pub unsafe extern "C" fn kvs_batch_clear(batch: *mut kvs_batch) {
 ///
 /// Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
 ///          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags; KVS_ERR_NO_SPACE;
-///          KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing of the batch is applied then.
+///          KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing
+///          of the batch is applied then.
 /// Threads: any for the store, promise 5 for the batch.
 /// Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
 ///
