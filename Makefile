@@ -24,7 +24,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
 	deny bench-build
 
-.PHONY: help test bench lib venv header header-matrix soak-kill $(STEPS)
+.PHONY: help test bench lib install venv header header-matrix soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 
 bench: cc ## Benchmarks, measured (a quiet machine, please)
 	$(CARGO) bench
+
+PREFIX ?= /usr/local
+LIBDIR ?= lib
 
 # The single steps.
 
@@ -82,7 +85,10 @@ examples: cc ## The programs of examples/, run
 header: cc ## Writes include/kvs.h anew (rust-test compares it)
 	KVS_HEADER_WRITE=1 $(CARGO) test --test it header
 
-ffi: lib g++ clang ## The C tests: header under every standard, symbols, behaviour, examples
+install: lib ## The C library: make install PREFIX=/usr/local LIBDIR=lib DESTDIR=
+	BUILT=$(BUILT) PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh
+
+ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, behaviour, examples
 	$(FFI) test
 
 header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
@@ -117,7 +123,7 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 venv:
 	@bindings/python/dev/setup.sh
 
-.PHONY: toolchain cc g++ clang
+.PHONY: toolchain cc g++ clang cmake
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -132,3 +138,7 @@ g++:
 
 clang:
 	@.ci/need clang clang --version
+
+cmake:
+	@.ci/need cmake cmake --version
+	@.ci/need pkg-config pkg-config --version

@@ -89,11 +89,13 @@ def test_lines_of_the_library_arrive_in_logging(path: Path) -> None:
     """In a process of its own, whose exit hands over what is left."""
     out = check_python(
         """
-        import logging, sys
+        import logging, sys, time
         import kvs
         sys.path.insert(0, sys.argv[2])
         from test_upkeep import provoke_a_line
         logging.basicConfig(stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
+        # Slow, so that exiting has to wait for it.
+        logging.getLogger("kvs").addFilter(lambda record: time.sleep(0.5) or True)
         with kvs.open(sys.argv[1]) as store, store.serve() as server:
             provoke_a_line(server)
         """,
