@@ -94,7 +94,7 @@ ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, b
 header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
 	$(FFI) header-matrix
 
-valgrind: lib ## The C tests under valgrind
+valgrind: lib g++ ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
 	$(FFI) valgrind
 

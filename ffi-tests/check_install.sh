@@ -30,6 +30,7 @@ abi=$(sed -n 's/^#define KVS_ABI_VERSION //p' "$dir/stage/opt/kvs/include/kvs.h"
 (cd "$dir/stage" && find . -type f -o -type l) | sort >"$dir/out"
 sort >"$dir/expected" <<END
 ./opt/kvs/include/kvs.h
+./opt/kvs/include/kvs.hpp
 ./opt/kvs/lib/any/cmake/kvs/kvs-config-version.cmake
 ./opt/kvs/lib/any/cmake/kvs/kvs-config.cmake
 ./opt/kvs/lib/any/libkvs.a

@@ -27,7 +27,7 @@ fill() {
 }
 
 install -d "$include" "$lib/pkgconfig" "$lib/cmake/kvs"
-install -m 644 include/kvs.h "$include/"
+install -m 644 include/kvs.h include/kvs.hpp "$include/"
 install -m 644 "$BUILT/libkvs.a" "$lib/"
 # Programs ask for the library by the name inside it, which carries the ABI number; only the linker
 # asks for the other one.
