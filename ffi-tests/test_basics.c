@@ -37,6 +37,9 @@ static void defaults_of_options_can_be_read(const char *dir) {
         uint64_t value;
     } defaults[] = {
         {KVS_OPT_DURABILITY, KVS_DURABILITY_INTERVAL},
+        {KVS_OPT_ORDERED, 0},
+        {KVS_OPT_SERVER_REQUEST_BYTES_MAX, 64u << 20},
+        {KVS_OPT_SERVER_STALL_TIMEOUT_MS, 60000},
         {KVS_OPT_SYNC_INTERVAL_MS, 500},
         {KVS_OPT_READ_MODE, KVS_READ_MAPPED},
         {KVS_OPT_CREATE, 1},

@@ -228,6 +228,42 @@ extern "C" {
 #define KVS_OPT_SERVER_LISTEN_FD 1003
 
 /**
+ * Number: longest request of a client, in bytes: 1 to 1073741824.
+ */
+#define KVS_OPT_SERVER_REQUEST_BYTES_MAX 1004
+
+/**
+ * Number: bytes of replies that wait for a client before its requests do.
+ */
+#define KVS_OPT_SERVER_OUTPUT_BYTES_MAX 1005
+
+/**
+ * Number: milliseconds that a new client has to say something.
+ */
+#define KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS 1006
+
+/**
+ * Number: milliseconds that a request may take from its first byte to its last.
+ */
+#define KVS_OPT_SERVER_REQUEST_TIMEOUT_MS 1007
+
+/**
+ * Number: milliseconds that a client may leave its replies unread.
+ */
+#define KVS_OPT_SERVER_STALL_TIMEOUT_MS 1008
+
+/**
+ * Number: milliseconds that a client has to take its last replies when it is cut off.
+ */
+#define KVS_OPT_SERVER_LINGER_TIMEOUT_MS 1009
+
+/**
+ * Number: milliseconds of silence after which the system asks whether a client is still there; at
+ * least 1000.
+ */
+#define KVS_OPT_SERVER_KEEPALIVE_TIME_MS 1010
+
+/**
  * A returned write survives the death of the process (kill -9). When power fails, what the
  * operating system had not written yet is lost.
  */
@@ -734,7 +770,7 @@ kvs_status kvs_open(const char *path_utf8,
  * Closes a store: waits for calls under way, makes everything durable, and lets go of the
  * directory. Every later call on the store says KVS_ERR_CLOSED; the pointer stays valid until
  * kvs_store_free. Closing twice is no error. A server on the store answers with errors from then
- * on, so stop it first; an iterator says KVS_ERR_CLOSED once.
+ * on, so stop it first; an iterator says KVS_ERR_CLOSED.
  *
  * Returns: KVS_OK; KVS_ERR_IO or KVS_ERR_NO_SPACE: the last writes may not survive power loss; the
  *          store is closed all the same; KVS_ERR_FORKED: nothing was done; KVS_ERR_NULL.

@@ -13,6 +13,7 @@ use super::status::{KVS_OK, kvs_status};
 use crate::options::{
     Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_LEN_MAX,
 };
+use crate::server::ServerOptions;
 
 /// Longest key, in bytes.
 pub const KVS_KEY_LEN_MAX: u32 = 65_535;
@@ -57,6 +58,21 @@ pub const KVS_OPT_SERVER_CONNECTIONS_MAX: i32 = 1002;
 /// instead of the address. It must be open when kvs_server_start is called, which duplicates it
 /// and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
 pub const KVS_OPT_SERVER_LISTEN_FD: i32 = 1003;
+/// Number: longest request of a client, in bytes: 1 to 1073741824.
+pub const KVS_OPT_SERVER_REQUEST_BYTES_MAX: i32 = 1004;
+/// Number: bytes of replies that wait for a client before its requests do.
+pub const KVS_OPT_SERVER_OUTPUT_BYTES_MAX: i32 = 1005;
+/// Number: milliseconds that a new client has to say something.
+pub const KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS: i32 = 1006;
+/// Number: milliseconds that a request may take from its first byte to its last.
+pub const KVS_OPT_SERVER_REQUEST_TIMEOUT_MS: i32 = 1007;
+/// Number: milliseconds that a client may leave its replies unread.
+pub const KVS_OPT_SERVER_STALL_TIMEOUT_MS: i32 = 1008;
+/// Number: milliseconds that a client has to take its last replies when it is cut off.
+pub const KVS_OPT_SERVER_LINGER_TIMEOUT_MS: i32 = 1009;
+/// Number: milliseconds of silence after which the system asks whether a client is still there; at
+/// least 1000.
+pub const KVS_OPT_SERVER_KEEPALIVE_TIME_MS: i32 = 1010;
 
 /// A returned write survives the death of the process (kill -9). When power fails, what the
 /// operating system had not written yet is lost.
@@ -91,7 +107,7 @@ const READ_MODE: &str = "a KVS_READ_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 14] = [
+const NUMBERS: [Number; 21] = [
     number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
     number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
@@ -112,6 +128,55 @@ const NUMBERS: [Number; 14] = [
     number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
     number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
     number(KVS_OPT_SERVER_LISTEN_FD, "KVS_OPT_SERVER_LISTEN_FD", U32_MAX, U32_MAX, COUNT),
+    number(
+        KVS_OPT_SERVER_REQUEST_BYTES_MAX,
+        "KVS_OPT_SERVER_REQUEST_BYTES_MAX",
+        64 << 20,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_OUTPUT_BYTES_MAX,
+        "KVS_OPT_SERVER_OUTPUT_BYTES_MAX",
+        1 << 20,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS,
+        "KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS",
+        30_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_REQUEST_TIMEOUT_MS,
+        "KVS_OPT_SERVER_REQUEST_TIMEOUT_MS",
+        30_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_STALL_TIMEOUT_MS,
+        "KVS_OPT_SERVER_STALL_TIMEOUT_MS",
+        60_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_LINGER_TIMEOUT_MS,
+        "KVS_OPT_SERVER_LINGER_TIMEOUT_MS",
+        5_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_KEEPALIVE_TIME_MS,
+        "KVS_OPT_SERVER_KEEPALIVE_TIME_MS",
+        30_000,
+        U32_MAX,
+        COUNT,
+    ),
 ];
 
 /// Options whose value is text.
@@ -207,9 +272,26 @@ impl kvs_options {
             .compaction_bytes_per_second_max((bytes_per_second > 0).then_some(bytes_per_second)))
     }
 
+    /// The part of the choices that concerns how a server treats its clients.
+    pub(super) fn server_options(&self) -> Outcome<ServerOptions> {
+        Ok(ServerOptions::new()
+            .connections_max(self.size(KVS_OPT_SERVER_CONNECTIONS_MAX)?)
+            .request_bytes_max(self.size(KVS_OPT_SERVER_REQUEST_BYTES_MAX)?)
+            .output_bytes_max(self.size(KVS_OPT_SERVER_OUTPUT_BYTES_MAX)?)
+            .first_byte_timeout(self.milliseconds(KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS)?)
+            .request_timeout(self.milliseconds(KVS_OPT_SERVER_REQUEST_TIMEOUT_MS)?)
+            .stall_timeout(self.milliseconds(KVS_OPT_SERVER_STALL_TIMEOUT_MS)?)
+            .linger_timeout(self.milliseconds(KVS_OPT_SERVER_LINGER_TIMEOUT_MS)?)
+            .keepalive_time(self.milliseconds(KVS_OPT_SERVER_KEEPALIVE_TIME_MS)?))
+    }
+
     /// The value of an option that `set_number` keeps within 32 bits.
     pub(super) fn small(&self, id: i32) -> Outcome<u32> {
         Ok(u32::try_from(self.number(id)?).unwrap_or(u32::MAX))
+    }
+
+    fn size(&self, id: i32) -> Outcome<usize> {
+        Ok(usize::try_from(self.number(id)?).unwrap_or(usize::MAX))
     }
 
     fn milliseconds(&self, id: i32) -> Outcome<Duration> {

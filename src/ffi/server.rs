@@ -13,15 +13,14 @@ use super::boundary::{
 };
 use super::fork::Generation;
 use super::options::{
-    KVS_NO_FD, KVS_OPT_SERVER_CONNECTIONS_MAX, KVS_OPT_SERVER_LISTEN_FD, KVS_OPT_SERVER_POOL,
-    KVS_OPT_SERVER_THREADS, kvs_options,
+    KVS_NO_FD, KVS_OPT_SERVER_LISTEN_FD, KVS_OPT_SERVER_POOL, KVS_OPT_SERVER_THREADS, kvs_options,
 };
 use super::status::{KVS_OK, KVS_TIMEOUT, KVS_TOO_SMALL, kvs_status};
 use super::store::kvs_store;
 use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::KvsError;
-use crate::server::{KvServer, ServerOptions};
+use crate::server::KvServer;
 use crate::thread_pool::AnyThreadPool;
 
 /// As a time to wait: without end.
@@ -103,9 +102,7 @@ fn start(engine: &AnyEngine, address: &str, options: &kvs_options) -> Outcome<An
     };
     let pool_name = options.text(KVS_OPT_SERVER_POOL).unwrap_or("shared-queue");
     let pool = AnyThreadPool::named(pool_name, threads)?;
-    let connections_max = options.small(KVS_OPT_SERVER_CONNECTIONS_MAX)?;
-    let server_options = ServerOptions::new()
-        .connections_max(usize::try_from(connections_max).unwrap_or(usize::MAX));
+    let server_options = options.server_options()?;
     let server = match options.small(KVS_OPT_SERVER_LISTEN_FD)? {
         KVS_NO_FD => KvServer::start(engine.clone(), pool, address, server_options),
         fd => KvServer::start_on(engine.clone(), pool, listener(fd)?, server_options),

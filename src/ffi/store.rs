@@ -157,7 +157,7 @@ fn open(path: &Path, options: &kvs_options) -> Outcome<kvs_store> {
 /// Closes a store: waits for calls under way, makes everything durable, and lets go of the
 /// directory. Every later call on the store says KVS_ERR_CLOSED; the pointer stays valid until
 /// kvs_store_free. Closing twice is no error. A server on the store answers with errors from then
-/// on, so stop it first; an iterator says KVS_ERR_CLOSED once.
+/// on, so stop it first; an iterator says KVS_ERR_CLOSED.
 ///
 /// Returns: KVS_OK; KVS_ERR_IO or KVS_ERR_NO_SPACE: the last writes may not survive power loss; the
 ///          store is closed all the same; KVS_ERR_FORKED: nothing was done; KVS_ERR_NULL.

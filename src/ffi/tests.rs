@@ -222,6 +222,8 @@ fn texts_with_zero_bytes_arrive_whole() {
 fn fresh_options_mean_the_librarys_defaults() {
     let ours = kvs_options::default().store_options().expect("defaults work");
     assert_eq!(format!("{ours:?}"), format!("{:?}", crate::Options::new()));
+    let ours = kvs_options::default().server_options().expect("defaults work");
+    assert_eq!(format!("{ours:?}"), format!("{:?}", crate::ServerOptions::new()));
 }
 
 #[test]

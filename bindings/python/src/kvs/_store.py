@@ -580,6 +580,9 @@ class Store(Held, MutableMapping[bytes, bytes]):
         pool: Literal["shared-queue", "rayon", "naive"] | None = None,
         threads: int | None = None,
         connections_max: int | None = None,
+        request_bytes_max: int | None = None,
+        request_timeout: float | None = None,
+        stall_timeout: float | None = None,
         listen_fd: int | None = None,
     ) -> Server:
         """Start a server on this store, inside this process, and return it listening.
@@ -591,6 +594,9 @@ class Store(Held, MutableMapping[bytes, bytes]):
             pool: how its threads are organised; the default is ``"shared-queue"``.
             threads: how many it has; by default one per processor.
             connections_max: most connections at a time.
+            request_bytes_max: longest request.
+            request_timeout: seconds that a request may take from its first byte to its last.
+            stall_timeout: seconds that a client may leave its replies unread.
             listen_fd: a descriptor that listens already, as a service manager passes it or
                 ``socket.fileno()`` gives it, to be used instead of ``address``. It is duplicated
                 and stays yours.
@@ -603,6 +609,17 @@ class Store(Held, MutableMapping[bytes, bytes]):
             _abi.OPT_SERVER_POOL: pool,
             _abi.OPT_SERVER_THREADS: threads,
             _abi.OPT_SERVER_CONNECTIONS_MAX: connections_max,
+            _abi.OPT_SERVER_REQUEST_BYTES_MAX: request_bytes_max,
+            _abi.OPT_SERVER_REQUEST_TIMEOUT_MS: (
+                None
+                if request_timeout is None
+                else _options.milliseconds("request_timeout", request_timeout)
+            ),
+            _abi.OPT_SERVER_STALL_TIMEOUT_MS: (
+                None
+                if stall_timeout is None
+                else _options.milliseconds("stall_timeout", stall_timeout)
+            ),
             _abi.OPT_SERVER_LISTEN_FD: listen_fd,
         }
         return Server(self, self._handle, address, options)
