@@ -20,7 +20,8 @@
  *   Order     The handle comes first, then inputs, then outputs. Outputs are set to NULL or 0 at
  *             once and to a result only on success.
  *   Bytes     Keys and values are bytes with a length. They may be empty, may hold zero bytes, and
- *             need no terminator. With length 0 the pointer may be anything, NULL included. Keys
+ *             need no terminator. With length 0 the pointer may be anything, NULL included; only
+ *             where a value or a bound may be absent, NULL with length 0 says that it is. Keys
  *             have at most KVS_KEY_LEN_MAX bytes, values KVS_VALUE_LEN_MAX; a longer key is never
  *             found. A length that no object can have, such as -1, is KVS_ERR_INVALID.
  *   Ownership Inputs are borrowed for the call and copied. What a function makes is freed by the

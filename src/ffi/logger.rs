@@ -60,7 +60,8 @@ struct Callback {
 // itself never looks behind it.
 unsafe impl Send for Callback {}
 
-/// A function that is being called. Ends when it is dropped by `end`, not before.
+/// The way to the thread that calls a function. The thread ends when `lines` is dropped, after it
+/// has handed over what is waiting.
 struct Listener {
     lines: SyncSender<Line>,
     thread: JoinHandle<()>,
