@@ -953,8 +953,8 @@ kvs_status kvs_compare_and_swap(kvs_store *store,
  * least significant first, then the key. *packed_values holds as many values in their order: the
  * length, or 0xffffffff for a key that is absent, then the value.
  *
- *     keys    | key_len u32 | key ... | key_len u32 | key ... |
- *     values  | value_len u32 | value ... | 0xffffffff | value_len u32 | value ... |
+ *   keys    | key_len u32 | key ... | key_len u32 | key ... |
+ *   values  | value_len u32 | value ... | 0xffffffff | value_len u32 | value ... |
  *
  * Ownership: *packed_values is yours; give it to kvs_buf_free. NULL is stored on failure.
  * Returns:   KVS_OK, also if keys are absent; KVS_ERR_INVALID: packed_keys is not count keys of
@@ -1223,8 +1223,8 @@ kvs_status kvs_iter_next(kvs_iter *iter,
  * Records lie one after the other without padding. Each length has 4 bytes, least significant
  * first, on every machine. No record is ever split.
  *
- *     | key_len u32 | value_len u32 | key ... | value ... | key_len u32 | ...
- *     0             4               8         8 + key_len   8 + key_len + value_len
+ *   | key_len u32 | value_len u32 | key ... | value ... | key_len u32 | ...
+ *   0             4               8         8 + key_len   8 + key_len + value_len
  *
  * *used is the number of bytes of dst that hold records and *count the number of records, with
  * KVS_OK at least 1. *needed is the size of the record that does not fit, with KVS_TOO_SMALL.
@@ -1369,8 +1369,8 @@ KVS_API KVS_MUST_USE kvs_status kvs_verify_json(kvs_store *store, kvs_buf **repo
  * sizeof(kvs_stats), so that a program and a library of different versions understand each other:
  * of a structure longer than the library's the rest is 0, of a shorter one the rest is left out.
  *
- *     kvs_stats stats;
- *     if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
+ *   kvs_stats stats;
+ *   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
  *
  * Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has none; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID. All bytes of the structure are 0 unless KVS_OK.

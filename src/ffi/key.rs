@@ -252,8 +252,8 @@ pub unsafe extern "C" fn kvs_compare_and_swap(
 /// least significant first, then the key. *packed_values holds as many values in their order: the
 /// length, or 0xffffffff for a key that is absent, then the value.
 ///
-///     keys    | key_len u32 | key ... | key_len u32 | key ... |
-///     values  | value_len u32 | value ... | 0xffffffff | value_len u32 | value ... |
+///   keys    | key_len u32 | key ... | key_len u32 | key ... |
+///   values  | value_len u32 | value ... | 0xffffffff | value_len u32 | value ... |
 ///
 /// Ownership: *packed_values is yours; give it to kvs_buf_free. NULL is stored on failure.
 /// Returns:   KVS_OK, also if keys are absent; KVS_ERR_INVALID: packed_keys is not count keys of

@@ -319,8 +319,8 @@ pub unsafe extern "C" fn kvs_iter_next(
 /// Records lie one after the other without padding. Each length has 4 bytes, least significant
 /// first, on every machine. No record is ever split.
 ///
-///     | key_len u32 | value_len u32 | key ... | value ... | key_len u32 | ...
-///     0             4               8         8 + key_len   8 + key_len + value_len
+///   | key_len u32 | value_len u32 | key ... | value ... | key_len u32 | ...
+///   0             4               8         8 + key_len   8 + key_len + value_len
 ///
 /// *used is the number of bytes of dst that hold records and *count the number of records, with
 /// KVS_OK at least 1. *needed is the size of the record that does not fit, with KVS_TOO_SMALL.

@@ -69,8 +69,8 @@ impl kvs_stats {
 /// sizeof(kvs_stats), so that a program and a library of different versions understand each other:
 /// of a structure longer than the library's the rest is 0, of a shorter one the rest is left out.
 ///
-///     kvs_stats stats;
-///     if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
+///   kvs_stats stats;
+///   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
 ///
 /// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has none; KVS_ERR_CLOSED; KVS_ERR_FORKED;
 ///          KVS_ERR_NULL; KVS_ERR_INVALID. All bytes of the structure are 0 unless KVS_OK.
