@@ -29,8 +29,8 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib venv \
-	header header-matrix soak-kill $(STEPS)
+.PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
+	venv header header-matrix soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -69,6 +69,9 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 	$(PEERS) table target/peers/quick/results.jsonl
 	$(PEERS) report target/peers/quick/results.jsonl --dir target/peers/quick --date $$(date +%F) \
 		--commit quick
+
+PREFIX ?= /usr/local
+LIBDIR ?= lib
 
 # The single steps.
 
@@ -112,13 +115,16 @@ examples: cc ## The programs of examples/, run
 header: cc ## Writes include/kvs.h anew (rust-test compares it)
 	KVS_HEADER_WRITE=1 $(CARGO) test --test it header
 
-ffi: lib g++ ## The C tests: header under every standard, symbols, behaviour, examples
+install: lib ## The C library: make install PREFIX=/usr/local LIBDIR=lib DESTDIR=
+	BUILT=$(BUILT) PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh
+
+ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, behaviour, examples
 	$(FFI) test
 
-header-matrix: g++ ## Of these, include/kvs.h under every C and C++ standard only
+header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
 	$(FFI) header-matrix
 
-valgrind: lib ## The C tests under valgrind
+valgrind: lib g++ ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
 	$(FFI) valgrind
 
@@ -166,7 +172,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: toolchain cc g++ peers-build peers-libraries
+.PHONY: toolchain cc g++ clang cmake peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -178,3 +184,10 @@ cc:
 
 g++:
 	@.ci/need g++ g++ --version
+
+clang:
+	@.ci/need clang clang --version
+
+cmake:
+	@.ci/need cmake cmake --version
+	@.ci/need pkg-config pkg-config --version

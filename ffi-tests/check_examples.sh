@@ -21,6 +21,10 @@ expect() {
     }
 }
 
+for example in examples/*.c; do
+    test "$(wc -l <"$example")" -le 25 || fail "$example has more than 25 lines"
+done
+
 "$OUT/embed" "$dir/cities" >"$dir/out"
 expect "$dir/out" "no: Oslo"
 # Again: on the store that is there now.
@@ -29,6 +33,39 @@ expect "$dir/out" "no: Oslo"
 : >"$dir/file"
 if "$OUT/embed" "$dir/file" 2>"$dir/out"; then fail "embed opens a file"; fi
 expect "$dir/out" "is not a directory"
+
+"$OUT/batch" "$dir/accounts" >"$dir/out"
+expect "$dir/out" "3 writes at once; from was not there"
+"$OUT/batch" "$dir/accounts" >"$dir/out"
+expect "$dir/out" "from was there before"
+"$OUT/scan" "$dir/accounts" >"$dir/out"
+printf 'to: 110\nfrom: 90\n' | cmp - "$dir/out" || fail "scan prints something else"
+"$OUT/scan" "$dir/accounts" f >"$dir/out"
+printf 'from: 90\n' | cmp - "$dir/out" || fail "scan of a prefix prints something else"
+if "$OUT/scan" "$dir/file" 2>"$dir/out"; then fail "scan opens a file"; fi
+
+"$OUT/errors" "$dir/cities" no >"$dir/out"
+expect "$dir/out" "there"
+"$OUT/errors" "$dir/cities" se >"$dir/out"
+expect "$dir/out" "not there"
+if "$OUT/errors" "$dir/file" 2>"$dir/out"; then fail "errors opens a file"; fi
+expect "$dir/out" "KVS_ERR_NOT_A_DIRECTORY"
+mkfifo "$dir/hold"
+"$OUT/serve" "$dir/cities" 127.0.0.1:0 <"$dir/hold" >"$dir/served" &
+host=$!
+exec 4>"$dir/hold"
+tries=0
+while ! grep -q serving "$dir/served"; do
+    tries=$((tries + 1))
+    test $tries -lt 100 || fail "the example does not serve"
+    sleep 0.1
+done
+if "$OUT/errors" "$dir/cities" no 2>"$dir/out"; then fail "errors opens a store that is open"; fi
+expect "$dir/out" "try later: "
+expect "$dir/out" "process $host"
+exec 4>&-
+wait "$host"
+host=
 
 echo | "$OUT/serve" "$dir/cities" 127.0.0.1:0 >"$dir/out"
 expect "$dir/out" "serving on port"
@@ -70,4 +107,4 @@ expect "$dir/err" "bad.tsv:2"
 if "$OUT/host" "$dir/names.tsv" "$dir/file" 2>"$dir/err" </dev/null; then fail "a file is opened"; fi
 expect "$dir/err" "is not a directory"
 
-echo "check_examples: embed, serve and host do what they say"
+echo "check_examples: the examples and the demo host do what they say"

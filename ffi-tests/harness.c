@@ -17,7 +17,8 @@ static int slow;
 static const char *program;
 
 static const phase *const tables[] = {basics_phases, refusals_phases, lifetimes_phases,
-                                      server_phases};
+                                      server_phases, writes_phases,   scans_phases,
+                                      upkeep_phases};
 
 int failures_now(void) {
     return __atomic_load_n(&failures, __ATOMIC_SEQ_CST);
@@ -80,6 +81,32 @@ int check_value(kvs_store *store, const void *key, size_t key_len, const void *v
             fail(file, line, "kvs_get_into gives another value");
     }
     return failures_now() == before;
+}
+
+int all_bytes_are(int byte, const void *at, size_t len) {
+    const unsigned char *bytes = at;
+    while (len > 0 && *bytes == byte) bytes++, len--;
+    return len == 0;
+}
+
+void make_fixture(fixture *f, const char *dir, int with_server) {
+    memset(f, 0, sizeof *f);
+    f->unused = path_in(dir, "unused");
+    f->store = open_store(dir);
+    f->options = kvs_options_new();
+    f->batch = kvs_batch_new();
+    CHECK_OK(kvs_set(f->store, BYTES("k"), BYTES("Oslo")));
+    CHECK_OK(kvs_batch_set(f->batch, BYTES("batch"), BYTES("v")));
+    CHECK_OK(kvs_scan(f->store, NULL, 0, NULL, 0, 0, &f->iter));
+    if (with_server) CHECK_OK(kvs_server_start(f->store, "127.0.0.1:0", NULL, &f->server));
+}
+
+void free_fixture(fixture *f) {
+    kvs_server_free(f->server);
+    kvs_iter_free(f->iter);
+    kvs_batch_free(f->batch);
+    kvs_options_free(f->options);
+    kvs_store_free(f->store);
 }
 
 int rounds(int normal) {

@@ -28,6 +28,29 @@ extern const phase basics_phases[];
 extern const phase refusals_phases[];
 extern const phase lifetimes_phases[];
 extern const phase server_phases[];
+extern const phase writes_phases[];
+extern const phase scans_phases[];
+extern const phase upkeep_phases[];
+
+/* One of each handle, for the checks that generate.py derives from kvs.h. */
+typedef struct fixture {
+    kvs_store *store;
+    kvs_options *options;
+    kvs_batch *batch;
+    kvs_iter *iter;
+    kvs_server *server;
+    const char *unused; /* A path at which there is nothing. */
+} fixture;
+
+void check_null_is_refused(const fixture *f);
+void check_null_is_accepted_elsewhere(void);
+void check_negative_lengths_are_refused(const fixture *f);
+void check_closed_is_refused(const fixture *f);
+void check_forked_is_refused(const fixture *f);
+
+/* Opens a store in dir and makes one of each; the server only if it is wanted. */
+void make_fixture(fixture *f, const char *dir, int with_server);
+void free_fixture(fixture *f);
 
 #define CHECK(condition) check_true((condition) != 0, #condition, __FILE__, __LINE__)
 #define CHECK_STATUS(expected, call) \
@@ -52,6 +75,9 @@ int check_number(long long expected, long long actual, const char *text, const c
                  int line);
 int check_value(kvs_store *store, const void *key, size_t key_len, const void *value,
                 size_t value_len, const char *file, int line);
+
+/* Whether `len` bytes at `at` are all `byte`. */
+int all_bytes_are(int byte, const void *at, size_t len);
 
 /* Prints and counts a failure that no check above fits. */
 void fail(const char *file, int line, const char *format, ...);

@@ -28,7 +28,7 @@ static void statuses_have_names_and_sentences(const char *dir) {
         known += strcmp(kvs_status_name(status), "KVS_ERR_UNKNOWN") != 0;
         CHECK(strlen(kvs_status_text(status)) > 4);
     }
-    CHECK_NUMBER(30, known);
+    CHECK_NUMBER(32, known);
 }
 
 static void defaults_of_options_can_be_read(const char *dir) {
@@ -37,6 +37,9 @@ static void defaults_of_options_can_be_read(const char *dir) {
         uint64_t value;
     } defaults[] = {
         {KVS_OPT_DURABILITY, KVS_DURABILITY_INTERVAL},
+        {KVS_OPT_ORDERED, 0},
+        {KVS_OPT_SERVER_REQUEST_BYTES_MAX, 64u << 20},
+        {KVS_OPT_SERVER_STALL_TIMEOUT_MS, 60000},
         {KVS_OPT_SYNC_INTERVAL_MS, 500},
         {KVS_OPT_READ_MODE, KVS_READ_MAPPED},
         {KVS_OPT_CREATE, 1},

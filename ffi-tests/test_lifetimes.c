@@ -33,6 +33,29 @@ typedef struct race {
     int closed_seen; /* Changed by many threads: only with __atomic builtins. */
 } race;
 
+static kvs_status use_a_scan(kvs_store *store) {
+    kvs_iter *iter = NULL;
+    char dst[256];
+    size_t used, count, needed;
+    kvs_status status = kvs_scan(store, NULL, 0, NULL, 0, 0, &iter);
+
+    while (status == KVS_OK)
+        status = kvs_iter_next_many(iter, dst, sizeof dst, &used, &count, &needed);
+    kvs_iter_free(iter);
+    return status == KVS_END ? KVS_OK : status;
+}
+
+static kvs_status use_a_batch(kvs_store *store, uint32_t key) {
+    uint32_t value[4] = {key, key, key, key};
+    kvs_batch *batch = kvs_batch_new();
+    kvs_status status;
+
+    CHECK_OK(kvs_batch_set(batch, &key, sizeof key, value, sizeof value));
+    status = kvs_write(store, batch, 0);
+    kvs_batch_free(batch);
+    return status;
+}
+
 /* Works on the store until it is closed by somebody else, and then makes sure it stays closed. */
 static void *use_until_closed(void *argument) {
     race *race = argument;
@@ -45,7 +68,7 @@ static void *use_until_closed(void *argument) {
         kvs_buf *buf = NULL;
         kvs_status status;
 
-        switch (i % 5) {
+        switch (i % 7) {
         case 0: status = kvs_set(race->store, &key, sizeof key, value, sizeof value); break;
         case 1: status = kvs_get(race->store, &key, sizeof key, &buf); break;
         case 2:
@@ -53,6 +76,8 @@ static void *use_until_closed(void *argument) {
             if (status == KVS_OK) CHECK(len == sizeof found && found[0] == key && found[3] == key);
             break;
         case 3: status = kvs_remove(race->store, &key, sizeof key); break;
+        case 4: status = use_a_scan(race->store); break;
+        case 5: status = use_a_batch(race->store, key); break;
         default: status = kvs_len(race->store, &count); break;
         }
         kvs_buf_free(buf);
@@ -116,44 +141,21 @@ static void each_thread_has_its_own_last_error(const char *dir) {
 }
 
 /* Child: every call on the parent's handles is refused; frees release memory and nothing else. */
-static void check_in_child(kvs_store *store, kvs_server *server, kvs_buf *buf) {
-    kvs_server *started = NULL;
-    kvs_buf *found = NULL;
-    char room[64];
-    size_t len;
-    uint64_t count;
-    uint16_t port;
-
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_get(store, BYTES("k"), &found));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_get_into(store, BYTES("k"), room, 8, &len));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_contains(store, BYTES("k")));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_set(store, BYTES("k"), BYTES("child")));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_remove(store, BYTES("k")));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_len(store, &count));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_sync(store));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_compact(store));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_start(store, "127.0.0.1:0", NULL, &started));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_address(server, room, sizeof room, &len));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_port(server, &port));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_wait(server, 0));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_server_stop(server, 0));
-    CHECK_FAILS(KVS_ERR_FORKED, "parent", kvs_close(store));
+static void check_in_child(fixture *f, kvs_buf *buf) {
+    check_forked_is_refused(f);
     CHECK(kvs_buf_len(buf) == 4 && memcmp(kvs_buf_data(buf), "Oslo", 4) == 0);
     kvs_buf_free(buf);
-    kvs_server_free(server);
-    kvs_store_free(store);
+    free_fixture(f);
 }
 
 static void forked_child_is_refused_and_harms_nothing(const char *dir) {
-    kvs_store *store = open_store(dir);
-    kvs_server *server = NULL;
+    fixture f;
     kvs_buf *buf = NULL;
     char printed[1024];
     int round;
 
-    CHECK_OK(kvs_set(store, BYTES("k"), BYTES("Oslo")));
-    CHECK_OK(kvs_get(store, BYTES("k"), &buf));
-    CHECK_OK(kvs_server_start(store, "127.0.0.1:0", NULL, &server));
+    make_fixture(&f, dir, 1);
+    CHECK_OK(kvs_get(f.store, BYTES("k"), &buf));
     for (round = 0; round < 5; round++) {
         const int before = failures_now();
         pid_t child;
@@ -161,23 +163,22 @@ static void forked_child_is_refused_and_harms_nothing(const char *dir) {
         child = fork();
         if (child == 0) {
             alarm(20); /* A hang must be a failure, not a hang. */
-            check_in_child(store, server, buf);
+            check_in_child(&f, buf);
             child_end(before);
         }
         CHECK_CHILD(child);
         /* The parent goes on: it can write, its lock holds, its server runs. */
-        CHECK_OK(kvs_set(store, &round, sizeof round, BYTES("v")));
-        CHECK_OK(kvs_sync(store));
+        CHECK_OK(kvs_set(f.store, &round, sizeof round, BYTES("v")));
+        CHECK_OK(kvs_sync(f.store));
         open_elsewhere(dir, printed, sizeof printed);
         CHECK(strncmp(printed, "KVS_ERR_LOCKED", 14) == 0);
-        CHECK_STATUS(KVS_TIMEOUT, kvs_server_wait(server, 0));
+        CHECK_STATUS(KVS_TIMEOUT, kvs_server_wait(f.server, 0));
     }
-    CHECK_VALUE(store, "k", "Oslo");
-    CHECK_OK(kvs_server_stop(server, 1000));
-    kvs_server_free(server);
+    CHECK_VALUE(f.store, "k", "Oslo");
+    CHECK_OK(kvs_server_stop(f.server, 1000));
     kvs_buf_free(buf);
-    CHECK_OK(kvs_close(store));
-    kvs_store_free(store);
+    CHECK_OK(kvs_close(f.store));
+    free_fixture(&f);
 }
 
 /* Acknowledged writes of a killed process are there afterwards, and nothing is that was not sent. */

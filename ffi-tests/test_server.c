@@ -228,6 +228,68 @@ static void connections_over_the_limit_are_told_so(const char *dir) {
     kvs_store_free(store);
 }
 
+/* Each limit arrives where it belongs: one that cannot work is refused by its name. */
+static void limits_that_cannot_work_are_refused(const char *dir) {
+    static const struct {
+        int32_t id;
+        uint64_t value;
+        const char *name;
+    } limits[] = {
+        {KVS_OPT_SERVER_CONNECTIONS_MAX, 0, "connections_max"},
+        {KVS_OPT_SERVER_REQUEST_BYTES_MAX, 0, "request_bytes_max"},
+        {KVS_OPT_SERVER_REQUEST_BYTES_MAX, ((uint64_t)1 << 30) + 1, "request_bytes_max"},
+        {KVS_OPT_SERVER_OUTPUT_BYTES_MAX, 0, "output_bytes_max"},
+        {KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS, 0, "first_byte_timeout"},
+        {KVS_OPT_SERVER_REQUEST_TIMEOUT_MS, 0, "request_timeout"},
+        {KVS_OPT_SERVER_STALL_TIMEOUT_MS, 0, "stall_timeout"},
+        {KVS_OPT_SERVER_LINGER_TIMEOUT_MS, 0, "linger_timeout"},
+        {KVS_OPT_SERVER_KEEPALIVE_TIME_MS, 999, "keepalive_time"},
+    };
+    kvs_store *store = open_store(dir);
+    size_t i;
+
+    for (i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        kvs_options *options = kvs_options_new();
+        kvs_server *server = NULL;
+        CHECK_OK(kvs_options_set_u64(options, limits[i].id, limits[i].value));
+        CHECK_FAILS(KVS_ERR_INVALID, limits[i].name,
+                    kvs_server_start(store, "127.0.0.1:0", options, &server));
+        CHECK(server == NULL);
+        kvs_options_free(options);
+    }
+    kvs_store_free(store);
+}
+
+static void requests_over_the_limits_are_cut_off(const char *dir) {
+    kvs_store *store = open_store(dir);
+    kvs_options *options = kvs_options_new();
+    kvs_server *server = NULL;
+    char reply[512];
+    int fd;
+
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_REQUEST_BYTES_MAX, 40));
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_REQUEST_TIMEOUT_MS, 100));
+    if (CHECK_OK(kvs_server_start(store, "127.0.0.1:0", options, &server))) {
+        fd = dial(port_of(server));
+        CHECK_REPLY(fd, "{\"Set\":{\"key\":\"k\",\"value\":\"v\"}}\n", "{\"Ok\":null}");
+        say(fd, "{\"Set\":{\"key\":\"k\",\"value\":\"a longer value\"}}\n");
+        hear(fd, reply, sizeof reply);
+        CHECK(strncmp(reply, "{\"Err\":", 7) == 0);
+        CHECK(at_end(fd));
+        close(fd);
+        /* Half a request, and no more. */
+        fd = dial(port_of(server));
+        say(fd, "{\"Get\":");
+        hear(fd, reply, sizeof reply);
+        CHECK(at_end(fd));
+        close(fd);
+        CHECK_VALUE(store, "k", "v");
+    }
+    kvs_server_free(server);
+    kvs_options_free(options);
+    kvs_store_free(store);
+}
+
 /* Entries of a directory of the process: its threads, its open files. */
 static int entries_in(const char *dir) {
     DIR *list = opendir(dir);
@@ -395,6 +457,8 @@ const phase server_phases[] = {
     {"addresses_that_cannot_work_are_refused", PLAIN, addresses_that_cannot_work_are_refused},
     {"every_pool_serves", PLAIN, every_pool_serves},
     {"a_socket_that_listens_can_be_handed_over", PLAIN, a_socket_that_listens_can_be_handed_over},
+    {"limits_that_cannot_work_are_refused", PLAIN, limits_that_cannot_work_are_refused},
+    {"requests_over_the_limits_are_cut_off", PLAIN, requests_over_the_limits_are_cut_off},
     {"connections_over_the_limit_are_told_so", PLAIN, connections_over_the_limit_are_told_so},
     {"server_restarts_on_its_port_and_leaks_nothing", PLAIN,
      server_restarts_on_its_port_and_leaks_nothing},

@@ -20,14 +20,16 @@
  *   Order     The handle comes first, then inputs, then outputs. Outputs are set to NULL or 0 at
  *             once and to a result only on success.
  *   Bytes     Keys and values are bytes with a length. They may be empty, may hold zero bytes, and
- *             need no terminator. With length 0 the pointer may be anything, NULL included. Keys
+ *             need no terminator. With length 0 the pointer may be anything, NULL included; only
+ *             where a value or a bound may be absent, NULL with length 0 says that it is. Keys
  *             have at most KVS_KEY_LEN_MAX bytes, values KVS_VALUE_LEN_MAX; a longer key is never
  *             found. A length that no object can have, such as -1, is KVS_ERR_INVALID.
  *   Ownership Inputs are borrowed for the call and copied. What a function makes is freed by the
  *             function its comment names, never by free(). Every _free function accepts NULL.
  *   NULL      where an object is needed gives KVS_ERR_NULL, and kvs_last_error names the argument.
  *   Threads   "any" means: from any thread, beside any other call. No call calls back into your
- *             program, and none unwinds through it.
+ *             program, and none unwinds through it; only the thread kvs-log does, if you ask for
+ *             that by kvs_set_logger.
  *   Fork      In the child every call on a handle of the parent says KVS_ERR_FORKED; the _free
  *             functions release memory and touch neither files nor threads nor locks. The parent
  *             goes on unharmed. Opening a store in the child of a program with several threads is
@@ -43,7 +45,9 @@
  *      that ends in a zero byte; they do not change during the call.
  *   3. A pointer to an output is aligned, writable, and used by nothing else during the call.
  *   4. The call that frees a handle is the last one to use it, on any thread.
- *   5. A kvs_options is used by one thread at a time.
+ *   5. A kvs_options, kvs_batch or kvs_iter is used by one thread at a time.
+ *   6. A function given to kvs_set_logger may be called from another thread, with its userdata,
+ *      until kvs_set_logger has returned for the next one; it returns.
  *
  * Linking: link the shared library, or the static one with KVS_STATIC defined. Two static
  * libraries written in Rust do not go into one program.
@@ -98,6 +102,36 @@ extern "C" {
  * The three parts as one number that compares like the versions do.
  */
 #define KVS_VERSION_NUMBER (((KVS_VERSION_MAJOR << 24) | (KVS_VERSION_MINOR << 16)) | (KVS_VERSION_PATCH << 8))
+
+/**
+ * Nothing is logged.
+ */
+#define KVS_LOG_OFF 0
+
+/**
+ * Something failed, and nobody's call could say so.
+ */
+#define KVS_LOG_ERROR 1
+
+/**
+ * Something is not as it should be, and the library copes.
+ */
+#define KVS_LOG_WARN 2
+
+/**
+ * Something an operator may want to know.
+ */
+#define KVS_LOG_INFO 3
+
+/**
+ * Something only a developer of the library wants to know.
+ */
+#define KVS_LOG_DEBUG 4
+
+/**
+ * As KVS_LOG_DEBUG, and more of it.
+ */
+#define KVS_LOG_TRACE 5
 
 /**
  * Longest key, in bytes.
@@ -166,6 +200,12 @@ extern "C" {
 #define KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX 11
 
 /**
+ * Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
+ * for it.
+ */
+#define KVS_OPT_ORDERED 12
+
+/**
  * Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
  * Default: "shared-queue".
  */
@@ -187,6 +227,42 @@ extern "C" {
  * and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
  */
 #define KVS_OPT_SERVER_LISTEN_FD 1003
+
+/**
+ * Number: longest request of a client, in bytes: 1 to 1073741824.
+ */
+#define KVS_OPT_SERVER_REQUEST_BYTES_MAX 1004
+
+/**
+ * Number: bytes of replies that wait for a client before its requests do.
+ */
+#define KVS_OPT_SERVER_OUTPUT_BYTES_MAX 1005
+
+/**
+ * Number: milliseconds that a new client has to say something.
+ */
+#define KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS 1006
+
+/**
+ * Number: milliseconds that a request may take from its first byte to its last.
+ */
+#define KVS_OPT_SERVER_REQUEST_TIMEOUT_MS 1007
+
+/**
+ * Number: milliseconds that a client may leave its replies unread.
+ */
+#define KVS_OPT_SERVER_STALL_TIMEOUT_MS 1008
+
+/**
+ * Number: milliseconds that a client has to take its last replies when it is cut off.
+ */
+#define KVS_OPT_SERVER_LINGER_TIMEOUT_MS 1009
+
+/**
+ * Number: milliseconds of silence after which the system asks whether a client is still there; at
+ * least 1000.
+ */
+#define KVS_OPT_SERVER_KEEPALIVE_TIME_MS 1010
 
 /**
  * A returned write survives the death of the process (kill -9). When power fails, what the
@@ -222,14 +298,44 @@ extern "C" {
 #define KVS_NO_FD 4294967295
 
 /**
+ * For kvs_write: return only when the batch survives power loss, whatever KVS_OPT_DURABILITY says.
+ */
+#define KVS_WRITE_SYNC 1
+
+/**
+ * For scans: from the last key to the first.
+ */
+#define KVS_SCAN_REVERSE 1
+
+/**
+ * For scans: leave the values out. Every value is empty then.
+ */
+#define KVS_SCAN_KEYS_ONLY 2
+
+/**
  * As a time to wait: without end.
  */
 #define KVS_WAIT_FOREVER 4294967295
 
 /**
+ * Writes that belong together. Only memory: it knows no store, and kvs_write applies it to one.
+ * Used by one thread at a time.
+ */
+typedef struct kvs_batch kvs_batch;
+
+/**
  * The bytes of one value. Read-only, so it may be shared between threads.
  */
 typedef struct kvs_buf kvs_buf;
+
+/**
+ * A scan under way. Used by one thread at a time.
+ *
+ * A scan sees each key that is there for the whole of the scan exactly once. Keys that are set or
+ * removed meanwhile may be seen or not. A value is one that the key had at a moment during the
+ * scan, whole. A scan is no snapshot: two of its values can belong to different moments.
+ */
+typedef struct kvs_iter kvs_iter;
 
 /**
  * Choices for kvs_open and kvs_server_start, by number. Used by one thread at a time; neither
@@ -255,6 +361,64 @@ typedef struct kvs_store kvs_store;
 typedef int32_t kvs_status;
 
 /**
+ * What kvs_set_logger takes: a function that is called with the userdata that was given there, the
+ * level of a line (KVS_LOG_ERROR to KVS_LOG_TRACE), and the line: UTF-8 without a line break, with
+ * paths, lengths and offsets, never the bytes of a key or a value. The text is the library's and
+ * valid during the call. The function must return: no longjmp, no exception.
+ */
+typedef void (*kvs_log_fn)(void *userdata, int32_t level, const char *text);
+
+/**
+ * Figures of a store, of about one moment. Later versions add members at the end and change none.
+ */
+typedef struct {
+    /**
+     * Number of keys.
+     */
+    uint64_t key_count;
+    /**
+     * Bytes of the newest records of all keys, with what stands around them.
+     */
+    uint64_t live_bytes;
+    /**
+     * Bytes of all segment files.
+     */
+    uint64_t total_bytes;
+    /**
+     * Bytes of the records that say that a key was removed.
+     */
+    uint64_t tombstone_bytes;
+    /**
+     * Number of segment files.
+     */
+    uint64_t segment_count;
+    /**
+     * Memory of the index, in bytes.
+     */
+    uint64_t index_bytes;
+    /**
+     * Compactions since the store was opened.
+     */
+    uint64_t compaction_count;
+    /**
+     * Groups of writes since the store was opened, each one write to the file.
+     */
+    uint64_t group_count;
+    /**
+     * Records written since the store was opened.
+     */
+    uint64_t record_count;
+    /**
+     * Syncs of the disk since the store was opened.
+     */
+    uint64_t sync_count;
+    /**
+     * Unfinished writes that the last open cut off and kept in "lost+found".
+     */
+    uint64_t crash_tails_cut;
+} kvs_stats;
+
+/**
  * Done.
  */
 #define KVS_OK 0
@@ -263,6 +427,16 @@ typedef int32_t kvs_status;
  * The key is not there.
  */
 #define KVS_NOT_FOUND 1
+
+/**
+ * There are no more records.
+ */
+#define KVS_END 2
+
+/**
+ * The key is not what it was expected to be, and was left as it is.
+ */
+#define KVS_MISMATCH 3
 
 /**
  * The buffer is too small. Nothing was copied; the length to make room for was stored.
@@ -430,6 +604,7 @@ KVS_API uint32_t kvs_version_number(void);
  * Returns: KVS_OK; KVS_ERR_UNSUPPORTED if header and library do not fit: kvs_last_error names
  *          both numbers.
  * Threads: any.
+ * Cost:    none.
  */
 KVS_API KVS_MUST_USE kvs_status kvs_check_abi(uint32_t abi_version);
 
@@ -470,6 +645,34 @@ KVS_API const char *kvs_last_error(void);
 KVS_API int32_t kvs_last_os_error(void);
 
 /**
+ * Sets the function that is given what the library has to say: failures in the background, tails
+ * that a crash left, a disk that is full. At first there is none, and the library is silent. There
+ * is one for the process; a new one takes the place of the old one.
+ *
+ * Lines of max_level and below are handed over, one after the other, by a thread called kvs-log
+ * that does nothing else and holds no lock: the function may take its time and may call this
+ * library, kvs_set_logger excepted. Nobody waits for it: when 1024 lines are waiting, further ones
+ * are left out, and a line says how many. With fn NULL there is none any more, and max_level and
+ * userdata are not looked at.
+ *
+ * When this returns, the previous function has been given every line from before this call, is not
+ * being called, and never will be again; so its userdata may be freed.
+ *
+ * Returns: KVS_OK; KVS_ERR_INVALID: max_level is no KVS_LOG_*, or this was called by the function
+ *          itself; KVS_ERR_UNSUPPORTED: the program is written in Rust and has set a logger of its
+ *          own, which stays; KVS_ERR_THREAD; KVS_ERR_IO: forks cannot be watched for;
+ *          KVS_ERR_FORKED: the parent process set a logger before. On failure the previous
+ *          function is no longer called either, unless it is KVS_ERR_INVALID or KVS_ERR_FORKED.
+ * Threads: any; promise 6.
+ * Cost:    a thread while there is a function; without one, a line costs one comparison.
+ *
+ * # Safety
+ *
+ * Promise 6.
+ */
+KVS_API kvs_status kvs_set_logger(int32_t max_level, kvs_log_fn fn, void *userdata);
+
+/**
  * Makes a set of options that holds the defaults.
  *
  * Ownership: yours; give it to kvs_options_free.
@@ -496,6 +699,7 @@ KVS_API void kvs_options_free(kvs_options *options);
  *          option takes text, or the value cannot work (what only makes sense together with other
  *          options is checked by kvs_open); KVS_ERR_NULL.
  * Threads: promise 5.
+ * Cost:    none.
  *
  * # Safety
  *
@@ -510,6 +714,7 @@ KVS_API kvs_status kvs_options_set_u64(kvs_options *options, int32_t id, uint64_
  *          option takes a number (a name that nothing has is found by kvs_open or
  *          kvs_server_start); KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads: promise 5.
+ * Cost:    a copy of the text.
  *
  * # Safety
  *
@@ -527,6 +732,7 @@ kvs_status kvs_options_set_str(kvs_options *options,
  * Returns: KVS_OK; KVS_ERR_UNSUPPORTED: this library has no such option; KVS_ERR_INVALID: the
  *          option takes text; KVS_ERR_NULL.
  * Threads: promise 5.
+ * Cost:    none.
  *
  * # Safety
  *
@@ -549,6 +755,7 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  *            empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD;
  *            KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
+ * Cost:      reads the whole store; an index of about 14 bytes for each key stays in memory.
  *
  * # Safety
  *
@@ -564,11 +771,12 @@ kvs_status kvs_open(const char *path_utf8,
  * Closes a store: waits for calls under way, makes everything durable, and lets go of the
  * directory. Every later call on the store says KVS_ERR_CLOSED; the pointer stays valid until
  * kvs_store_free. Closing twice is no error. A server on the store answers with errors from then
- * on, so stop it first.
+ * on, so stop it first; an iterator says KVS_ERR_CLOSED.
  *
  * Returns: KVS_OK; KVS_ERR_IO or KVS_ERR_NO_SPACE: the last writes may not survive power loss; the
  *          store is closed all the same; KVS_ERR_FORKED: nothing was done; KVS_ERR_NULL.
  * Threads: any, beside any other call but kvs_store_free.
+ * Cost:    a sync; waits for a compaction under way to stop.
  *
  * # Safety
  *
@@ -579,9 +787,11 @@ KVS_API kvs_status kvs_close(kvs_store *store);
 /**
  * Frees a store, and closes it first if that has not been done; then a failure to make the last
  * writes durable goes unseen. NULL is allowed. In a child made by fork it releases memory and
- * touches nothing else. Buffers and servers of the store are freed on their own, before or after.
+ * touches nothing else. Buffers, iterators and servers of the store are freed on their own, before
+ * or after.
  *
  * Threads: promise 4.
+ * Cost:    that of kvs_close, if it was not called.
  *
  * # Safety
  *
@@ -597,6 +807,7 @@ KVS_API void kvs_store_free(kvs_store *store);
  * Returns:   KVS_OK; KVS_NOT_FOUND; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *            KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads:   any.
+ * Cost:      a lookup; the value is not copied, but verified.
  *
  * # Safety
  *
@@ -610,8 +821,7 @@ kvs_status kvs_get(kvs_store *store,
                    kvs_buf **value);
 
 /**
- * Copies the value of a key into memory of yours: dst has room for capacity bytes. The cheapest
- * way to read: nothing is allocated.
+ * Copies the value of a key into memory of yours: dst has room for capacity bytes.
  *
  * *value_len is the length of the value with KVS_OK and with KVS_TOO_SMALL, else 0.
  *
@@ -619,6 +829,7 @@ kvs_status kvs_get(kvs_store *store,
  *          bytes of room; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
+ * Cost:    a lookup and a copy, without an allocation: the cheapest way to read.
  *
  * # Safety
  *
@@ -639,6 +850,7 @@ kvs_status kvs_get_into(kvs_store *store,
  * Returns: KVS_OK; KVS_NOT_FOUND; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
+ * Cost:    a lookup; does not depend on the length of the value with the engine kvs.
  *
  * # Safety
  *
@@ -653,6 +865,8 @@ KVS_API KVS_MUST_USE kvs_status kvs_contains(kvs_store *store, const void *key, 
  * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NO_SPACE; KVS_ERR_IO;
  *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
+ * Cost:    one write to the file, shared with those who write at the same time; with
+ *          KVS_DURABILITY_SYNC a sync, shared too.
  *
  * # Safety
  *
@@ -672,6 +886,7 @@ kvs_status kvs_set(kvs_store *store,
  * Returns: KVS_OK; KVS_NOT_FOUND: it was not there, and nothing was written; KVS_ERR_IO;
  *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
+ * Cost:    as kvs_set; nothing but a lookup if it is not there.
  *
  * # Safety
  *
@@ -680,43 +895,86 @@ kvs_status kvs_set(kvs_store *store,
 KVS_API kvs_status kvs_remove(kvs_store *store, const void *key, size_t key_len);
 
 /**
- * Stores the number of keys. Costs the same however many there are.
+ * Sets a key to a value and tells what it was before, in one step: nobody's write falls between.
+ * With value NULL and value_len 0 the key is removed; NULL is absent, and length 0 is empty.
  *
- * Returns: KVS_OK; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. *count is 0 unless KVS_OK.
- * Threads: any.
+ * Ownership: *previous is yours; give it to kvs_buf_free. NULL is stored if the key was absent,
+ *            and on failure. previous may be NULL if you do not want to know.
+ * Returns:   KVS_OK, whether or not the key was there; otherwise as kvs_set and kvs_get.
+ * Threads:   any.
+ * Cost:      kvs_get and kvs_set, and a copy of the previous value; again if another write of
+ *            this key came between.
  *
  * # Safety
  *
- * Promises 1, 3 and 4.
+ * Promises 1 to 4.
  */
-KVS_API KVS_MUST_USE kvs_status kvs_len(kvs_store *store, uint64_t *count);
+KVS_API
+kvs_status kvs_swap(kvs_store *store,
+                    const void *key,
+                    size_t key_len,
+                    const void *value,
+                    size_t value_len,
+                    kvs_buf **previous);
 
 /**
- * Makes every write that has returned so far survive power loss.
+ * Sets a key to a desired value if it has the expected one now, in one step. NULL with length 0 is
+ * absent, in both places: expect it to insert what must not be there, desire it to remove.
+ * Length 0 with another pointer is the empty value.
  *
- * Returns: KVS_OK; KVS_ERR_IO: the disk refuses, and the store takes no more writes;
- *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
- * Threads: any.
+ * Ownership: *actual is yours; give it to kvs_buf_free. With KVS_MISMATCH it is what the key is,
+ *            NULL if absent; otherwise NULL is stored. actual may be NULL if you do not want to
+ *            know.
+ * Returns:   KVS_OK: the key is what was desired; KVS_MISMATCH: it was not what was expected, and
+ *            was left as it is; otherwise as kvs_set and kvs_get.
+ * Threads:   any.
+ * Cost:      kvs_get and kvs_set; with KVS_MISMATCH a lookup, and a copy of the value.
  *
  * # Safety
  *
- * Promises 1 and 4.
+ * Promises 1 to 4.
  */
-KVS_API KVS_MUST_USE kvs_status kvs_sync(kvs_store *store);
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_compare_and_swap(kvs_store *store,
+                                const void *key,
+                                size_t key_len,
+                                const void *expected,
+                                size_t expected_len,
+                                const void *desired,
+                                size_t desired_len,
+                                kvs_buf **actual);
 
 /**
- * Gives back the disk space of overwritten and removed keys, and returns when that is done. Reads
- * and writes go on meanwhile. Not needed for correctness: by default it happens in the background.
+ * Looks up many keys in one call, each by itself: writes may fall between. Made for languages in
+ * which a call of C is dear; C itself gains nothing over kvs_get.
  *
- * Returns: KVS_OK; KVS_ERR_NO_SPACE; KVS_ERR_CORRUPT; KVS_ERR_IO: nothing is lost;
- *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
- * Threads: any.
+ * packed_keys holds count keys, one after the other without padding: the length in 4 bytes,
+ * least significant first, then the key. *packed_values holds as many values in their order: the
+ * length, or 0xffffffff for a key that is absent, then the value.
+ *
+ *   keys    | key_len u32 | key ... | key_len u32 | key ... |
+ *   values  | value_len u32 | value ... | 0xffffffff | value_len u32 | value ... |
+ *
+ * Ownership: *packed_values is yours; give it to kvs_buf_free. NULL is stored on failure.
+ * Returns:   KVS_OK, also if keys are absent; KVS_ERR_INVALID: packed_keys is not count keys of
+ *            packed_len bytes in all, or the values together are longer than KVS_VALUE_LEN_MAX
+ *            bytes, so ask for fewer at a time; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED;
+ *            KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads:   any.
+ * Cost:      count lookups, and a copy of every value.
  *
  * # Safety
  *
- * Promises 1 and 4.
+ * Promises 1 to 4.
  */
-KVS_API kvs_status kvs_compact(kvs_store *store);
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_get_many(kvs_store *store,
+                        const void *packed_keys,
+                        size_t packed_len,
+                        size_t count,
+                        kvs_buf **packed_values);
 
 /**
  * The bytes of a buffer. Not NULL for a buffer, also if it has no bytes; NULL for NULL. There is
@@ -756,6 +1014,392 @@ KVS_API size_t kvs_buf_len(const kvs_buf *buf);
 KVS_API void kvs_buf_free(kvs_buf *buf);
 
 /**
+ * Makes an empty batch.
+ *
+ * Ownership: yours; give it to kvs_batch_free.
+ * Returns:   NULL only if a bug was caught; kvs_last_error names it.
+ * Threads:   any; the result is for one thread at a time.
+ * Cost:      one small allocation.
+ */
+KVS_API KVS_MUST_USE kvs_batch *kvs_batch_new(void);
+
+/**
+ * Frees a batch. NULL is allowed.
+ *
+ * Threads: promises 4 and 5.
+ * Cost:    frees what was copied.
+ *
+ * # Safety
+ *
+ * Promises 1, 4 and 5.
+ */
+KVS_API void kvs_batch_free(kvs_batch *batch);
+
+/**
+ * Adds to a batch: set a key to a value. A later write of the same key wins over an earlier one.
+ * On failure the batch is as it was.
+ *
+ * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
+ * Threads: promise 5.
+ * Cost:    a copy of the key and the value, in memory.
+ *
+ * # Safety
+ *
+ * Promises 1, 2, 4 and 5.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_batch_set(kvs_batch *batch,
+                         const void *key,
+                         size_t key_len,
+                         const void *value,
+                         size_t value_len);
+
+/**
+ * Adds to a batch: remove a key. If the key is not there that has no effect, and is no failure.
+ * On failure the batch is as it was.
+ *
+ * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
+ * Threads: promise 5.
+ * Cost:    a copy of the key, in memory.
+ *
+ * # Safety
+ *
+ * Promises 1, 2, 4 and 5.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_batch_remove(kvs_batch *batch, const void *key, size_t key_len);
+
+/**
+ * The number of writes in a batch; 0 for NULL.
+ *
+ * Threads: promise 5.
+ * Cost:    none.
+ *
+ * # Safety
+ *
+ * Promises 1, 4 and 5.
+ */
+KVS_API size_t kvs_batch_count(const kvs_batch *batch);
+
+/**
+ * Takes all writes out of a batch, which can then be filled anew. NULL is allowed.
+ *
+ * Threads: promise 5.
+ * Cost:    frees what was copied.
+ *
+ * # Safety
+ *
+ * Promises 1, 4 and 5.
+ */
+KVS_API void kvs_batch_clear(kvs_batch *batch);
+
+/**
+ * Applies a batch to a store: all of its writes or none, for those who read at the same time, and
+ * after a crash. The batch is left as it is: it may be applied again, to any store, or cleared and
+ * filled anew. An empty one does nothing.
+ *
+ * flags is 0 or KVS_WRITE_SYNC.
+ *
+ * Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
+ *          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags; KVS_ERR_NO_SPACE;
+ *          KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing
+ *          of the batch is applied then.
+ * Threads: any for the store, promise 5 for the batch.
+ * Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
+ *
+ * # Safety
+ *
+ * Promises 1, 4 and 5.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_write(kvs_store *store, const kvs_batch *batch, uint32_t flags);
+
+/**
+ * Begins a scan of the keys from start on and before end, in the order of their bytes. NULL with
+ * length 0 is no bound: both NULL are all keys. A range that ends before it starts is empty, which
+ * is no failure.
+ *
+ * flags is 0, or KVS_SCAN_REVERSE and KVS_SCAN_KEYS_ONLY by choice; either way start is the
+ * smaller end, and in.
+ *
+ * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+ *            on failure.
+ * Returns:   KVS_OK, also if there is nothing to see; KVS_ERR_UNSUPPORTED: unknown flags;
+ *            KVS_ERR_IO; KVS_ERR_CORRUPT; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL;
+ *            KVS_ERR_INVALID.
+ * Threads:   any; the iterator is for one thread at a time.
+ * Cost:      the first scan in order of a store reads every key once to put them in order, which
+ *            from then on takes the length of each key and about 75 bytes of memory
+ *            (KVS_OPT_ORDERED does it when the store is opened); further ones begin at once.
+ *
+ * # Safety
+ *
+ * Promises 1 to 4.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_scan(kvs_store *store,
+                    const void *start,
+                    size_t start_len,
+                    const void *end,
+                    size_t end_len,
+                    uint32_t flags,
+                    kvs_iter **iter);
+
+/**
+ * Begins a scan of the keys that begin with prefix, in the order of their bytes: of all keys, if
+ * prefix_len is 0.
+ *
+ * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+ *            on failure.
+ * Returns:   as kvs_scan, whose flags it takes.
+ * Threads:   any; the iterator is for one thread at a time.
+ * Cost:      as kvs_scan.
+ *
+ * # Safety
+ *
+ * Promises 1 to 4.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_scan_prefix(kvs_store *store,
+                           const void *prefix,
+                           size_t prefix_len,
+                           uint32_t flags,
+                           kvs_iter **iter);
+
+/**
+ * Begins a scan of every key in no order: the cheapest way to see all of them.
+ *
+ * flags is 0 or KVS_SCAN_KEYS_ONLY.
+ *
+ * Ownership: *iter is yours; give it to kvs_iter_free, before or after the store. NULL is stored
+ *            on failure.
+ * Returns:   as kvs_scan.
+ * Threads:   any; the iterator is for one thread at a time.
+ * Cost:      nothing is put in order; files are read from front to back. Until the iterator is
+ *            freed, files that compaction has replaced may stay on disk.
+ *
+ * # Safety
+ *
+ * Promises 1, 3 and 4.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_scan_unordered(kvs_store *store,
+                              uint32_t flags,
+                              kvs_iter **iter);
+
+/**
+ * Goes on to the next record of a scan and stores where it is. The pointers are not NULL with
+ * KVS_OK, also to nothing; otherwise NULL and 0 are stored.
+ *
+ * Ownership: the iterator's: the bytes are valid until its next call or kvs_iter_free, also after
+ *            the store was closed and freed.
+ * Returns:   KVS_OK; KVS_END: there are no more, and never will be for this iterator;
+ *            KVS_ERR_CORRUPT or KVS_ERR_IO: about one key or about all that follow, so whoever
+ *            calls again gets what can still be read; KVS_ERR_CLOSED: the store has been closed,
+ *            and so has the scan; KVS_ERR_POISONED: a bug was caught in this iterator;
+ *            KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads:   promise 5.
+ * Cost:      a lookup for each record; nothing is copied but the key.
+ *
+ * # Safety
+ *
+ * Promises 1, 3, 4 and 5.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_iter_next(kvs_iter *iter,
+                         const void **key,
+                         size_t *key_len,
+                         const void **value,
+                         size_t *value_len);
+
+/**
+ * Goes on to the next records of a scan, as many as fit, and copies them into memory of yours: dst
+ * has room for capacity bytes. Made for languages in which a call of C is dear. It may be mixed
+ * with kvs_iter_next: no record is lost, and none comes twice.
+ *
+ * Records lie one after the other without padding. Each length has 4 bytes, least significant
+ * first, on every machine. No record is ever split.
+ *
+ *   | key_len u32 | value_len u32 | key ... | value ... | key_len u32 | ...
+ *   0             4               8         8 + key_len   8 + key_len + value_len
+ *
+ * *used is the number of bytes of dst that hold records and *count the number of records, with
+ * KVS_OK at least 1. *needed is the size of the record that does not fit, with KVS_TOO_SMALL.
+ * Otherwise they are 0; what dst holds behind *used is not said.
+ *
+ * Returns: KVS_OK; KVS_END; KVS_TOO_SMALL: not even the next record fits, so call again with
+ *          *needed bytes of room; otherwise as kvs_iter_next. A failure behind records that were
+ *          copied is told by the next call.
+ * Threads: promise 5.
+ * Cost:    a lookup and a copy for each record; 64 KiB are a good capacity.
+ *
+ * # Safety
+ *
+ * Promises 1, 3, 4 and 5.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_iter_next_many(kvs_iter *iter,
+                              void *dst,
+                              size_t capacity,
+                              size_t *used,
+                              size_t *count,
+                              size_t *needed);
+
+/**
+ * Frees an iterator, at whatever place it is. NULL is allowed. In a child made by fork it releases
+ * memory and touches nothing else.
+ *
+ * Threads: promises 4 and 5.
+ * Cost:    hardly any.
+ *
+ * # Safety
+ *
+ * Promises 1, 4 and 5.
+ */
+KVS_API void kvs_iter_free(kvs_iter *iter);
+
+/**
+ * Stores the number of keys.
+ *
+ * Returns: KVS_OK; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. *count is 0 unless KVS_OK.
+ * Threads: any.
+ * Cost:    the same however many there are.
+ *
+ * # Safety
+ *
+ * Promises 1, 3 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_len(kvs_store *store, uint64_t *count);
+
+/**
+ * Makes every write that has returned so far survive power loss.
+ *
+ * Returns: KVS_OK; KVS_ERR_IO: the disk refuses, and the store takes no more writes;
+ *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads: any.
+ * Cost:    one sync of the disk, shared with those who wait for one at the same time.
+ *
+ * # Safety
+ *
+ * Promises 1 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_sync(kvs_store *store);
+
+/**
+ * Gives back the disk space of overwritten and removed keys, and returns when that is done. Reads
+ * and writes go on meanwhile. Not needed for correctness: by default it happens in the background.
+ *
+ * Returns: KVS_OK; KVS_ERR_NO_SPACE; KVS_ERR_CORRUPT; KVS_ERR_IO: nothing is lost;
+ *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads: any.
+ * Cost:    copies every live record that shares a file with dead ones.
+ *
+ * # Safety
+ *
+ * Promises 1 and 4.
+ */
+KVS_API kvs_status kvs_compact(kvs_store *store);
+
+/**
+ * Makes a copy of the store in another directory, which must not exist or be empty, while reads
+ * and writes go on. The copy opens as it is and holds all writes up to one moment of their order,
+ * all of them durable. If this fails nothing of it stays.
+ *
+ * dest_utf8 is UTF-8 on every platform.
+ *
+ * Returns: KVS_OK; KVS_ERR_STORE_EXISTS: something is in the directory; KVS_ERR_NOT_A_DIRECTORY;
+ *          KVS_ERR_LOCKED; KVS_ERR_INVALID: the path is empty; KVS_ERR_NOT_UTF8;
+ *          KVS_ERR_UNSUPPORTED: the engine makes none; KVS_ERR_NO_SPACE; KVS_ERR_IO;
+ *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads: any.
+ * Cost:    on the same file system hardly any disk space at first: sealed files get a second
+ *          name. Elsewhere a copy of every file. Waits for a compaction under way.
+ *
+ * # Safety
+ *
+ * Promises 1, 2 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_checkpoint(kvs_store *store, const char *dest_utf8);
+
+/**
+ * Reads every record of the store, and the record of every key, and counts what is damaged.
+ * Changes nothing; reads and writes go on meanwhile. A program that wants to know where the
+ * damage is calls kvs_verify_json instead.
+ *
+ * *records is how many records are whole. *bad is how many stretches of the files are damaged,
+ * and how many keys cannot be read because of it, together: 0 if the store is sound. Both are 0 on
+ * failure.
+ *
+ * Returns: KVS_OK, also if there is damage; KVS_ERR_UNSUPPORTED: the engine cannot be verified;
+ *          KVS_ERR_IO: a file cannot be opened; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads: any.
+ * Cost:    reads every file of the store.
+ *
+ * # Safety
+ *
+ * Promises 1, 3 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_verify(kvs_store *store, uint64_t *records, uint64_t *bad);
+
+/**
+ * As kvs_verify, with all that it found as JSON: an object with the members segment_count,
+ * record_count, total_bytes, live_key_count, unreadable_key_count, crash_tail_bytes, damage_count
+ * and damages. The last is an array of the first thousand damages, objects with the members path,
+ * offset, bytes, what (in words) and writes (the first and last number of the writes that were
+ * there, or null). Later versions may add members.
+ *
+ * Ownership: *report is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the
+ *            end. NULL is stored on failure.
+ * Returns:   as kvs_verify.
+ * Threads:   any.
+ * Cost:      reads every file of the store.
+ *
+ * # Safety
+ *
+ * Promises 1, 3 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_verify_json(kvs_store *store, kvs_buf **report);
+
+/**
+ * Stores figures of a store in a structure of yours: stats has stats_len bytes. Pass
+ * sizeof(kvs_stats), so that a program and a library of different versions understand each other:
+ * of a structure longer than the library's the rest is 0, of a shorter one the rest is left out.
+ *
+ *   kvs_stats stats;
+ *   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
+ *
+ * Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has none; KVS_ERR_CLOSED; KVS_ERR_FORKED;
+ *          KVS_ERR_NULL; KVS_ERR_INVALID. All bytes of the structure are 0 unless KVS_OK.
+ * Threads: any.
+ * Cost:    takes locks, briefly, and looks at every segment: not for every read.
+ *
+ * # Safety
+ *
+ * Promises 1, 3 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_get_stats(kvs_store *store, kvs_stats *stats, size_t stats_len);
+
+/**
+ * The same figures as JSON: an object whose members are called as those of kvs_stats. Later
+ * versions may add members.
+ *
+ * Ownership: *json is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the end.
+ *            NULL is stored on failure.
+ * Returns:   as kvs_get_stats.
+ * Threads:   any.
+ * Cost:      as kvs_get_stats.
+ *
+ * # Safety
+ *
+ * Promises 1, 3 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_stats_json(kvs_store *store, kvs_buf **json);
+
+/**
  * Starts a server on an open store, in threads of its own. When this returns KVS_OK it is
  * listening. Other programs reach the store through it, for example with kvs-client; this one goes
  * on using the store as before.
@@ -771,6 +1415,7 @@ KVS_API void kvs_buf_free(kvs_buf *buf);
  *            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_CLOSED;
  *            KVS_ERR_POISONED; KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
+ * Cost:      its threads.
  *
  * # Safety
  *
@@ -793,6 +1438,7 @@ kvs_status kvs_server_start(kvs_store *store,
  * Returns: KVS_OK; KVS_TOO_SMALL: nothing was copied, there must be room for *text_len + 1 bytes;
  *          KVS_ERR_FORKED; KVS_ERR_NULL.
  * Threads: any.
+ * Cost:    none.
  *
  * # Safety
  *
@@ -809,6 +1455,7 @@ kvs_status kvs_server_address(const kvs_server *server,
  *
  * Returns: KVS_OK; KVS_ERR_FORKED; KVS_ERR_NULL. *port is 0 unless KVS_OK.
  * Threads: any.
+ * Cost:    none.
  *
  * # Safety
  *
@@ -823,6 +1470,7 @@ KVS_API kvs_status kvs_server_port(const kvs_server *server, uint16_t *port);
  * Returns: KVS_OK: it has stopped, and its threads are gone; KVS_TIMEOUT: it is running;
  *          KVS_ERR_NET, KVS_ERR_IO: it failed, and this is why; KVS_ERR_FORKED; KVS_ERR_NULL.
  * Threads: any.
+ * Cost:    none; it sleeps.
  *
  * # Safety
  *
@@ -837,6 +1485,7 @@ KVS_API kvs_status kvs_server_wait(kvs_server *server, uint32_t timeout_ms);
  *
  * Returns: KVS_OK; KVS_ERR_NET, KVS_ERR_IO: it had failed before; KVS_ERR_FORKED; KVS_ERR_NULL.
  * Threads: any, beside any other call but kvs_server_free.
+ * Cost:    waits for the clients, timeout_ms at most, and for the requests under way.
  *
  * # Safety
  *

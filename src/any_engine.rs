@@ -17,7 +17,7 @@ use crate::options::{Options, WriteOptions};
 use crate::scan::{Entries, Scan};
 #[cfg(feature = "sled")]
 use crate::sled_engine::SledKvsEngine;
-use crate::store::KvStore;
+use crate::store::{KvStore, Stats, VerifyReport};
 use crate::value::Value;
 use crate::write_batch::{Write, WriteBatch, WriteDone};
 
@@ -79,6 +79,40 @@ impl AnyEngine {
     /// build leaves out. Nothing is opened or locked.
     pub fn engine_in(dir: impl AsRef<Path>) -> Option<&'static str> {
         engine_dir::engine_in(dir.as_ref())
+    }
+
+    /// Figures about the store; see [`KvStore::stats`].
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Closed`]; [`KvsError::Unsupported`] if the engine has none.
+    pub fn stats(&self) -> Result<Stats> {
+        // Says so if the store is closed, which figures alone would not.
+        self.len()?;
+        match self {
+            Self::Kvs(store) => Ok(store.stats()),
+            #[cfg(feature = "sled")]
+            Self::Sled(_) => self.unsupported("statistics"),
+        }
+    }
+
+    /// Reads every record and says what is damaged; see [`KvStore::verify`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`KvsError::Unsupported`] if the engine cannot.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.len()?;
+        match self {
+            Self::Kvs(store) => store.verify(),
+            #[cfg(feature = "sled")]
+            Self::Sled(_) => self.unsupported("verification"),
+        }
+    }
+
+    #[cfg(feature = "sled")]
+    fn unsupported<T>(&self, what: &'static str) -> Result<T> {
+        Err(KvsError::Unsupported { engine: self.name(), what })
     }
 }
 

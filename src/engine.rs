@@ -196,6 +196,8 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     /// checkpoints.
     fn checkpoint(&self, dir: &Path) -> Result<()> {
         let _ = dir;
+        // A closed store says that first, on every engine.
+        self.len()?;
         Err(KvsError::Unsupported { engine: self.name(), what: "checkpoints" })
     }
 

@@ -22,7 +22,9 @@
 //!    that ends in a zero byte; they do not change during the call.
 //! 3. A pointer to an output is aligned, writable, and used by nothing else during the call.
 //! 4. The call that frees a handle is the last one to use it, on any thread.
-//! 5. A `kvs_options` is used by one thread at a time.
+//! 5. A `kvs_options`, `kvs_batch` or `kvs_iter` is used by one thread at a time.
+//! 6. A function given to `kvs_set_logger` may be called from another thread, with its userdata,
+//!    until `kvs_set_logger` has returned for the next one; it returns.
 //!
 //! # Threads, fork, panics
 //!
@@ -36,12 +38,19 @@
 
 mod boundary;
 mod fork;
+mod packed;
 mod status;
 
+mod batch;
 mod buffer;
+mod key;
+mod logger;
 mod options;
+mod scan;
 mod server;
+mod stats;
 mod store;
+mod upkeep;
 mod version;
 
 #[cfg(test)]

@@ -358,8 +358,10 @@ impl KvsEngine for SledKvsEngine {
 
     fn scan(&self, scan: Scan) -> Result<Entries> {
         self.with(|_| Ok(()))?;
-        let store = self.clone();
-        Ok(Entries::new(Batches::new(scan, move |left, n| store.first_of(left, n))))
+        let (store, held) = (self.clone(), self.clone());
+        let entries = Batches::new(scan, move |left, n| store.first_of(left, n));
+        // What was fetched ahead is not handed out once the store is closed.
+        Ok(Entries::new(entries.map(move |entry| held.with(|_| Ok(())).and(entry))))
     }
 
     fn len(&self) -> Result<u64> {

@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::Once;
 use std::{fmt, ptr, slice, str, thread};
 
@@ -29,11 +30,15 @@ pub(super) enum Failure {
     NotUtf8 { argument: &'static str, valid_up_to: usize },
     /// No option has this number.
     UnknownOption { id: i32 },
+    /// These bits of the flags mean nothing to this version.
+    UnknownFlags { flags: u32 },
     /// The program was compiled with a header of another ABI.
     Abi { asked: u32 },
+    /// The host program has a logger of its own.
+    LoggerTaken,
     /// The handle was made in the parent of this process.
     Forked,
-    /// An earlier call on the handle panicked, and this one would write.
+    /// An earlier call on the handle panicked, and this one would write or go on with it.
     Poisoned,
     /// A panic was caught.
     Panic { text: String },
@@ -47,7 +52,10 @@ impl Failure {
             Self::Null { .. } => KVS_ERR_NULL,
             Self::Invalid { .. } => KVS_ERR_INVALID,
             Self::NotUtf8 { .. } => KVS_ERR_NOT_UTF8,
-            Self::UnknownOption { .. } | Self::Abi { .. } => KVS_ERR_UNSUPPORTED,
+            Self::UnknownOption { .. }
+            | Self::UnknownFlags { .. }
+            | Self::Abi { .. }
+            | Self::LoggerTaken => KVS_ERR_UNSUPPORTED,
             Self::Forked => KVS_ERR_FORKED,
             Self::Poisoned => KVS_ERR_POISONED,
             Self::Panic { .. } => KVS_ERR_PANIC,
@@ -72,11 +80,15 @@ impl fmt::Display for Failure {
                 write!(f, "argument {argument} is not UTF-8 after byte {valid_up_to}")
             }
             Self::UnknownOption { id } => write!(f, "this version has no option {id}"),
+            Self::UnknownFlags { flags } => {
+                write!(f, "this version does not know the flags {flags:#x} here")
+            }
             Self::Abi { asked } => write!(
                 f,
                 "the program was compiled for ABI {asked} of libkvs and this library has ABI \
                  {KVS_ABI_VERSION}"
             ),
+            Self::LoggerTaken => f.write_str("the program has a logger of its own; it stays"),
             Self::Forked => f.write_str(
                 "the handle belongs to the parent process; open the store anew after exec, or \
                  fork before opening it",
@@ -122,6 +134,14 @@ pub(super) fn boundary(body: impl FnOnce() -> Outcome) -> kvs_status {
         file_last_error(&failure.to_string(), failure.os_error());
     }
     status
+}
+
+/// Refuses flags that this version does not know: a program that sets them relies on something.
+pub(super) fn check_flags(flags: u32, known: u32) -> Outcome<()> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => Err(Failure::UnknownFlags { flags: unknown }),
+    }
 }
 
 /// As [`boundary`], for functions without a status: `body`'s result, or `otherwise` if it panics.
@@ -241,6 +261,24 @@ pub(super) unsafe fn text<'a>(argument: &'static str, pointer: *const c_char) ->
     utf8(argument, unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }
 
+/// The path of a directory at `pointer`.
+///
+/// # Safety
+///
+/// Promise 2.
+pub(super) unsafe fn directory<'a>(
+    argument: &'static str,
+    pointer: *const c_char,
+) -> Outcome<&'a Path> {
+    // SAFETY: promise 2.
+    let path = unsafe { text(argument, pointer) }?;
+    if path.is_empty() {
+        // Nearly always a setting that was not read; the current directory is ".".
+        return Err(Failure::Invalid { argument, must: "the path of a directory" });
+    }
+    Ok(Path::new(path))
+}
+
 /// `bytes` as text.
 pub(super) fn utf8<'a>(argument: &'static str, bytes: &'a [u8]) -> Outcome<&'a str> {
     str::from_utf8(bytes)
@@ -266,10 +304,28 @@ pub(super) unsafe fn out<'a, T>(
     Ok(unsafe { &mut *pointer })
 }
 
-/// Room for bytes at `pointer`, in the caller's memory.
-pub(super) struct Room {
-    start: *mut u8,
+/// The bytes at `pointer`, or `None` if it is NULL and `len` is 0: absent is not empty.
+///
+/// # Safety
+///
+/// Promise 2.
+pub(super) unsafe fn bytes_or_absent<'a>(
+    argument: &'static str,
+    pointer: *const c_void,
     len: usize,
+) -> Outcome<Option<&'a [u8]>> {
+    if pointer.is_null() && len == 0 {
+        return Ok(None);
+    }
+    // SAFETY: promise 2.
+    unsafe { bytes(argument, pointer, len) }.map(Some)
+}
+
+/// Room for bytes at `pointer`, in the caller's memory, filled from its start.
+pub(super) struct Room {
+    /// Where the next byte goes.
+    next: *mut u8,
+    left: usize,
 }
 
 impl Room {
@@ -286,18 +342,46 @@ impl Room {
         if pointer.is_null() && len > 0 {
             return Err(Failure::Null { argument });
         }
-        Ok(Self { start: pointer.cast(), len })
+        Ok(Self { next: pointer.cast(), left: len })
     }
 
-    /// Copies `bytes` there and returns true, or does nothing and returns false if they do not fit.
-    pub(super) fn fill(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > self.len {
+    /// As [`Room::new`], and every byte there is 0 until something is put there.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Room::new`].
+    pub(super) unsafe fn zeroed(
+        argument: &'static str,
+        pointer: *mut c_void,
+        len: usize,
+    ) -> Outcome<Self> {
+        if isize::try_from(len).is_err() {
+            // Nearly always a negative number that was turned into a size.
+            return Err(Failure::Invalid { argument, must: "shorter than half the address space" });
+        }
+        // SAFETY: the caller's promise.
+        let room = unsafe { Self::new(argument, pointer, len) }?;
+        if len > 0 {
+            // SAFETY: `new`'s contract: `len` bytes there are writable; not NULL (checked above).
+            unsafe { ptr::write_bytes(room.next, 0, len) };
+        }
+        Ok(room)
+    }
+
+    /// Copies `parts` there, one after the other, and returns true; or does nothing and returns
+    /// false if they do not fit.
+    pub(super) fn put(&mut self, parts: &[&[u8]]) -> bool {
+        let all = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.len()));
+        if all.is_none_or(|len| len > self.left) {
             return false;
         }
-        if !bytes.is_empty() {
-            // SAFETY: `new`'s contract: `self.len` bytes there are writable and nobody else's, so
-            // they do not overlap `bytes`, which are at most as many (checked above).
-            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start, bytes.len()) };
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            // SAFETY: `new`'s contract: `self.left` bytes at `next` are writable and nobody else's,
+            // so they do not overlap `part`, and the parts are at most as many (checked above).
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), self.next, part.len()) };
+            // SAFETY: at most one past the end of those bytes, by the same check.
+            self.next = unsafe { self.next.add(part.len()) };
+            self.left -= part.len();
         }
         true
     }

@@ -6,7 +6,7 @@
 use std::ffi::c_void;
 use std::{mem, ptr};
 
-use super::boundary::{boundary_or, take_back};
+use super::boundary::{boundary_or, give, take_back};
 use super::fork::Generation;
 use crate::value::Value;
 
@@ -18,9 +18,25 @@ pub struct kvs_buf {
 }
 
 impl kvs_buf {
-    pub(super) fn new(value: Value) -> Self {
+    fn new(value: Value) -> Self {
         Self { value, born: Generation::now() }
     }
+
+    /// A buffer for C to hold; NULL for no value.
+    pub(super) fn give(value: Option<Value>) -> *mut Self {
+        value.map_or(ptr::null_mut(), |value| give(Self::new(value)))
+    }
+}
+
+/// What `of` says of the value of a buffer; `otherwise` for NULL.
+///
+/// # Safety
+///
+/// Promises 1 and 4.
+unsafe fn ask<R: Copy>(buf: *const kvs_buf, otherwise: R, of: impl FnOnce(&Value) -> R) -> R {
+    // SAFETY: promises 1 and 4.
+    let buf = unsafe { buf.as_ref() };
+    boundary_or(otherwise, || buf.map_or(otherwise, |buf| of(&buf.value)))
 }
 
 /// The bytes of a buffer. Not NULL for a buffer, also if it has no bytes; NULL for NULL. There is
@@ -36,8 +52,7 @@ impl kvs_buf {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_buf_data(buf: *const kvs_buf) -> *const c_void {
     // SAFETY: promises 1 and 4.
-    let buf = unsafe { buf.as_ref() };
-    boundary_or(ptr::null(), || buf.map_or(ptr::null(), |buf| buf.value.as_ptr().cast()))
+    unsafe { ask(buf, ptr::null(), |value| value.as_ptr().cast()) }
 }
 
 /// The number of bytes of a buffer; 0 for NULL.
@@ -50,8 +65,7 @@ pub unsafe extern "C" fn kvs_buf_data(buf: *const kvs_buf) -> *const c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvs_buf_len(buf: *const kvs_buf) -> usize {
     // SAFETY: promises 1 and 4.
-    let buf = unsafe { buf.as_ref() };
-    boundary_or(0, || buf.map_or(0, |buf| buf.value.len()))
+    unsafe { ask(buf, 0, |value| value.len()) }
 }
 
 /// Frees a buffer. NULL is allowed. A buffer may hold back the disk space that its value lies in,

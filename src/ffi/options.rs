@@ -13,6 +13,7 @@ use super::status::{KVS_OK, kvs_status};
 use crate::options::{
     Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_LEN_MAX,
 };
+use crate::server::ServerOptions;
 
 /// Longest key, in bytes.
 pub const KVS_KEY_LEN_MAX: u32 = 65_535;
@@ -42,6 +43,9 @@ pub const KVS_OPT_SEGMENT_BYTES_MAX: i32 = 9;
 pub const KVS_OPT_AUTO_COMPACTION: i32 = 10;
 /// Number: most bytes that background compaction copies per second; 0 sets no limit.
 pub const KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX: i32 = 11;
+/// Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
+/// for it.
+pub const KVS_OPT_ORDERED: i32 = 12;
 
 /// Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
 /// Default: "shared-queue".
@@ -54,6 +58,21 @@ pub const KVS_OPT_SERVER_CONNECTIONS_MAX: i32 = 1002;
 /// instead of the address. It must be open when kvs_server_start is called, which duplicates it
 /// and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
 pub const KVS_OPT_SERVER_LISTEN_FD: i32 = 1003;
+/// Number: longest request of a client, in bytes: 1 to 1073741824.
+pub const KVS_OPT_SERVER_REQUEST_BYTES_MAX: i32 = 1004;
+/// Number: bytes of replies that wait for a client before its requests do.
+pub const KVS_OPT_SERVER_OUTPUT_BYTES_MAX: i32 = 1005;
+/// Number: milliseconds that a new client has to say something.
+pub const KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS: i32 = 1006;
+/// Number: milliseconds that a request may take from its first byte to its last.
+pub const KVS_OPT_SERVER_REQUEST_TIMEOUT_MS: i32 = 1007;
+/// Number: milliseconds that a client may leave its replies unread.
+pub const KVS_OPT_SERVER_STALL_TIMEOUT_MS: i32 = 1008;
+/// Number: milliseconds that a client has to take its last replies when it is cut off.
+pub const KVS_OPT_SERVER_LINGER_TIMEOUT_MS: i32 = 1009;
+/// Number: milliseconds of silence after which the system asks whether a client is still there; at
+/// least 1000.
+pub const KVS_OPT_SERVER_KEEPALIVE_TIME_MS: i32 = 1010;
 
 /// A returned write survives the death of the process (kill -9). When power fails, what the
 /// operating system had not written yet is lost.
@@ -88,7 +107,7 @@ const READ_MODE: &str = "a KVS_READ_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 13] = [
+const NUMBERS: [Number; 21] = [
     number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
     number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
@@ -105,9 +124,59 @@ const NUMBERS: [Number; 13] = [
         ANY,
         "",
     ),
+    number(KVS_OPT_ORDERED, "KVS_OPT_ORDERED", 0, 1, SWITCH),
     number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
     number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
     number(KVS_OPT_SERVER_LISTEN_FD, "KVS_OPT_SERVER_LISTEN_FD", U32_MAX, U32_MAX, COUNT),
+    number(
+        KVS_OPT_SERVER_REQUEST_BYTES_MAX,
+        "KVS_OPT_SERVER_REQUEST_BYTES_MAX",
+        64 << 20,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_OUTPUT_BYTES_MAX,
+        "KVS_OPT_SERVER_OUTPUT_BYTES_MAX",
+        1 << 20,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS,
+        "KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS",
+        30_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_REQUEST_TIMEOUT_MS,
+        "KVS_OPT_SERVER_REQUEST_TIMEOUT_MS",
+        30_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_STALL_TIMEOUT_MS,
+        "KVS_OPT_SERVER_STALL_TIMEOUT_MS",
+        60_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_LINGER_TIMEOUT_MS,
+        "KVS_OPT_SERVER_LINGER_TIMEOUT_MS",
+        5_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_KEEPALIVE_TIME_MS,
+        "KVS_OPT_SERVER_KEEPALIVE_TIME_MS",
+        30_000,
+        U32_MAX,
+        COUNT,
+    ),
 ];
 
 /// Options whose value is text.
@@ -198,13 +267,31 @@ impl kvs_options {
             .lock_timeout(self.milliseconds(KVS_OPT_LOCK_TIMEOUT_MS)?)
             .segment_bytes_min(self.number(KVS_OPT_SEGMENT_BYTES_MIN)?)
             .segment_bytes_max(self.number(KVS_OPT_SEGMENT_BYTES_MAX)?)
+            .ordered(self.number(KVS_OPT_ORDERED)? == 1)
             .auto_compaction(self.number(KVS_OPT_AUTO_COMPACTION)? == 1)
             .compaction_bytes_per_second_max((bytes_per_second > 0).then_some(bytes_per_second)))
+    }
+
+    /// The part of the choices that concerns how a server treats its clients.
+    pub(super) fn server_options(&self) -> Outcome<ServerOptions> {
+        Ok(ServerOptions::new()
+            .connections_max(self.size(KVS_OPT_SERVER_CONNECTIONS_MAX)?)
+            .request_bytes_max(self.size(KVS_OPT_SERVER_REQUEST_BYTES_MAX)?)
+            .output_bytes_max(self.size(KVS_OPT_SERVER_OUTPUT_BYTES_MAX)?)
+            .first_byte_timeout(self.milliseconds(KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS)?)
+            .request_timeout(self.milliseconds(KVS_OPT_SERVER_REQUEST_TIMEOUT_MS)?)
+            .stall_timeout(self.milliseconds(KVS_OPT_SERVER_STALL_TIMEOUT_MS)?)
+            .linger_timeout(self.milliseconds(KVS_OPT_SERVER_LINGER_TIMEOUT_MS)?)
+            .keepalive_time(self.milliseconds(KVS_OPT_SERVER_KEEPALIVE_TIME_MS)?))
     }
 
     /// The value of an option that `set_number` keeps within 32 bits.
     pub(super) fn small(&self, id: i32) -> Outcome<u32> {
         Ok(u32::try_from(self.number(id)?).unwrap_or(u32::MAX))
+    }
+
+    fn size(&self, id: i32) -> Outcome<usize> {
+        Ok(usize::try_from(self.number(id)?).unwrap_or(usize::MAX))
     }
 
     fn milliseconds(&self, id: i32) -> Outcome<Duration> {
@@ -259,6 +346,7 @@ pub unsafe extern "C" fn kvs_options_free(options: *mut kvs_options) {
 ///          option takes text, or the value cannot work (what only makes sense together with other
 ///          options is checked by kvs_open); KVS_ERR_NULL.
 /// Threads: promise 5.
+/// Cost:    none.
 ///
 /// # Safety
 ///
@@ -283,6 +371,7 @@ pub unsafe extern "C" fn kvs_options_set_u64(
 ///          option takes a number (a name that nothing has is found by kvs_open or
 ///          kvs_server_start); KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads: promise 5.
+/// Cost:    a copy of the text.
 ///
 /// # Safety
 ///
@@ -309,6 +398,7 @@ pub unsafe extern "C" fn kvs_options_set_str(
 /// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: this library has no such option; KVS_ERR_INVALID: the
 ///          option takes text; KVS_ERR_NULL.
 /// Threads: promise 5.
+/// Cost:    none.
 ///
 /// # Safety
 ///

@@ -13,15 +13,14 @@ use super::boundary::{
 };
 use super::fork::Generation;
 use super::options::{
-    KVS_NO_FD, KVS_OPT_SERVER_CONNECTIONS_MAX, KVS_OPT_SERVER_LISTEN_FD, KVS_OPT_SERVER_POOL,
-    KVS_OPT_SERVER_THREADS, kvs_options,
+    KVS_NO_FD, KVS_OPT_SERVER_LISTEN_FD, KVS_OPT_SERVER_POOL, KVS_OPT_SERVER_THREADS, kvs_options,
 };
 use super::status::{KVS_OK, KVS_TIMEOUT, KVS_TOO_SMALL, kvs_status};
 use super::store::kvs_store;
 use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::KvsError;
-use crate::server::{KvServer, ServerOptions};
+use crate::server::KvServer;
 use crate::thread_pool::AnyThreadPool;
 
 /// As a time to wait: without end.
@@ -64,6 +63,7 @@ const _: () = {
 ///            KVS_ERR_INVALID: an option cannot work; KVS_ERR_THREAD; KVS_ERR_CLOSED;
 ///            KVS_ERR_POISONED; KVS_ERR_FORKED; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads:   any.
+/// Cost:      its threads.
 ///
 /// # Safety
 ///
@@ -102,9 +102,7 @@ fn start(engine: &AnyEngine, address: &str, options: &kvs_options) -> Outcome<An
     };
     let pool_name = options.text(KVS_OPT_SERVER_POOL).unwrap_or("shared-queue");
     let pool = AnyThreadPool::named(pool_name, threads)?;
-    let connections_max = options.small(KVS_OPT_SERVER_CONNECTIONS_MAX)?;
-    let server_options = ServerOptions::new()
-        .connections_max(usize::try_from(connections_max).unwrap_or(usize::MAX));
+    let server_options = options.server_options()?;
     let server = match options.small(KVS_OPT_SERVER_LISTEN_FD)? {
         KVS_NO_FD => KvServer::start(engine.clone(), pool, address, server_options),
         fd => KvServer::start_on(engine.clone(), pool, listener(fd)?, server_options),
@@ -132,6 +130,7 @@ fn listener(fd: u32) -> Outcome<TcpListener> {
 /// Returns: KVS_OK; KVS_TOO_SMALL: nothing was copied, there must be room for *text_len + 1 bytes;
 ///          KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any.
+/// Cost:    none.
 ///
 /// # Safety
 ///
@@ -153,7 +152,7 @@ pub unsafe extern "C" fn kvs_server_address(
         let mut address = server.running()?.local_addr().to_string();
         *text_len = address.len();
         address.push('\0');
-        Ok(if room.fill(address.as_bytes()) { KVS_OK } else { KVS_TOO_SMALL })
+        Ok(if room.put(&[address.as_bytes()]) { KVS_OK } else { KVS_TOO_SMALL })
     })
 }
 
@@ -161,6 +160,7 @@ pub unsafe extern "C" fn kvs_server_address(
 ///
 /// Returns: KVS_OK; KVS_ERR_FORKED; KVS_ERR_NULL. *port is 0 unless KVS_OK.
 /// Threads: any.
+/// Cost:    none.
 ///
 /// # Safety
 ///
@@ -183,6 +183,7 @@ pub unsafe extern "C" fn kvs_server_port(server: *const kvs_server, port: *mut u
 /// Returns: KVS_OK: it has stopped, and its threads are gone; KVS_TIMEOUT: it is running;
 ///          KVS_ERR_NET, KVS_ERR_IO: it failed, and this is why; KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any.
+/// Cost:    none; it sleeps.
 ///
 /// # Safety
 ///
@@ -204,6 +205,7 @@ pub unsafe extern "C" fn kvs_server_wait(server: *mut kvs_server, timeout_ms: u3
 ///
 /// Returns: KVS_OK; KVS_ERR_NET, KVS_ERR_IO: it had failed before; KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any, beside any other call but kvs_server_free.
+/// Cost:    waits for the clients, timeout_ms at most, and for the requests under way.
 ///
 /// # Safety
 ///

@@ -1,8 +1,7 @@
 //! Status numbers, their names, and what the last failure on a thread was.
 //!
 //! The sign carries meaning: 0 is success, above it "no, but nothing is wrong", below it a failure.
-//! Numbers are never reused and never change meaning; a test pins each. 2 and 3 are spoken for by
-//! iteration and compare-and-swap.
+//! Numbers are never reused and never change meaning; a test pins each.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -19,6 +18,10 @@ pub type kvs_status = i32;
 pub const KVS_OK: kvs_status = 0;
 /// The key is not there.
 pub const KVS_NOT_FOUND: kvs_status = 1;
+/// There are no more records.
+pub const KVS_END: kvs_status = 2;
+/// The key is not what it was expected to be, and was left as it is.
+pub const KVS_MISMATCH: kvs_status = 3;
 /// The buffer is too small. Nothing was copied; the length to make room for was stored.
 pub const KVS_TOO_SMALL: kvs_status = 4;
 /// The time is over and what was waited for has not happened.
@@ -84,6 +87,8 @@ pub const KVS_ERR_PERMISSION: kvs_status = -26;
 pub(super) const STATUSES: &[(kvs_status, &CStr, &CStr)] = &[
     (KVS_OK, c"KVS_OK", c"Done."),
     (KVS_NOT_FOUND, c"KVS_NOT_FOUND", c"The key is not there."),
+    (KVS_END, c"KVS_END", c"There are no more records."),
+    (KVS_MISMATCH, c"KVS_MISMATCH", c"The key is not what it was expected to be."),
     (KVS_TOO_SMALL, c"KVS_TOO_SMALL", c"The buffer is too small; nothing was copied."),
     (KVS_TIMEOUT, c"KVS_TIMEOUT", c"The time is over."),
     (KVS_ERR_NULL, c"KVS_ERR_NULL", c"An argument is NULL that must not be."),

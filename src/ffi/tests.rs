@@ -6,14 +6,19 @@ use std::mem::size_of;
 use std::ptr;
 use std::thread;
 
+use super::batch::*;
 use super::boundary::{Failure, boundary, boundary_or, give, keep_panics_quiet, lend};
 use super::buffer::{kvs_buf, kvs_buf_data, kvs_buf_free, kvs_buf_len};
+use super::key::*;
 use super::options::{
-    KVS_OPT_ENGINE, KVS_OPT_SERVER_POOL, kvs_options, kvs_options_free, kvs_options_get_u64,
-    kvs_options_new, kvs_options_set_str, kvs_options_set_u64,
+    KVS_OPT_DURABILITY, KVS_OPT_ENGINE, KVS_OPT_SERVER_POOL, kvs_options, kvs_options_free,
+    kvs_options_get_u64, kvs_options_new, kvs_options_set_str, kvs_options_set_u64,
 };
+use super::scan::*;
+use super::stats::*;
 use super::status::*;
 use super::store::*;
+use super::upkeep::*;
 use super::version::*;
 use crate::error::KvsError;
 
@@ -35,11 +40,15 @@ struct Opened {
 
 impl Opened {
     fn new() -> Self {
+        Self::with(ptr::null())
+    }
+
+    fn with(options: *const kvs_options) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let path = CString::new(dir.path().to_str().expect("UTF-8")).expect("no zero byte");
         let mut store = ptr::null_mut();
-        // SAFETY: promises 2 and 3.
-        assert_eq!(unsafe { kvs_open(path.as_ptr(), ptr::null(), &raw mut store) }, KVS_OK);
+        // SAFETY: promises 1 to 5.
+        assert_eq!(unsafe { kvs_open(path.as_ptr(), options, &raw mut store) }, KVS_OK);
         Self { store, _dir: dir }
     }
 
@@ -93,6 +102,8 @@ fn status_numbers_are_pinned() {
     let pinned: &[(kvs_status, &str)] = &[
         (0, "KVS_OK"),
         (1, "KVS_NOT_FOUND"),
+        (2, "KVS_END"),
+        (3, "KVS_MISMATCH"),
         (4, "KVS_TOO_SMALL"),
         (5, "KVS_TIMEOUT"),
         (-1, "KVS_ERR_NULL"),
@@ -128,7 +139,7 @@ fn status_numbers_are_pinned() {
         let sentence = text(kvs_status_text(number));
         assert!(sentence.ends_with('.'), "{name}: {sentence}");
     }
-    for unknown in [2, 3, 6, -27, kvs_status::MIN, kvs_status::MAX] {
+    for unknown in [6, -27, kvs_status::MIN, kvs_status::MAX] {
         assert_eq!(text(kvs_status_name(unknown)), "KVS_ERR_UNKNOWN");
         assert!(!text(kvs_status_text(unknown)).is_empty());
     }
@@ -211,6 +222,8 @@ fn texts_with_zero_bytes_arrive_whole() {
 fn fresh_options_mean_the_librarys_defaults() {
     let ours = kvs_options::default().store_options().expect("defaults work");
     assert_eq!(format!("{ours:?}"), format!("{:?}", crate::Options::new()));
+    let ours = kvs_options::default().server_options().expect("defaults work");
+    assert_eq!(format!("{ours:?}"), format!("{:?}", crate::ServerOptions::new()));
 }
 
 #[test]
@@ -245,6 +258,113 @@ fn options_refuse_what_cannot_work_by_name() {
     assert_eq!(value, 500);
     // SAFETY: promises 1, 4 and 5.
     unsafe { kvs_options_free(options) };
+}
+
+/// A figure that the engine has and C does not know would be a figure forgotten, and one under
+/// another name a lie.
+#[test]
+fn every_figure_of_the_engine_is_a_member_of_kvs_stats() {
+    // Nothing syncs in the background, so that the figures stand still.
+    let options = kvs_options_new();
+    // SAFETY: promises 1, 4 and 5.
+    let quiet = unsafe { kvs_options_set_u64(options, KVS_OPT_DURABILITY, 0) };
+    assert_eq!(quiet, KVS_OK);
+    let opened = Opened::with(options);
+    // SAFETY: promises 1, 4 and 5.
+    unsafe { kvs_options_free(options) };
+    assert_eq!(opened.set(b"no", b"Oslo"), KVS_OK);
+    assert_eq!(opened.set(b"no", b"Bergen"), KVS_OK);
+
+    let mut buf = ptr::null_mut();
+    // SAFETY: promises 1, 3 and 4.
+    assert_eq!(unsafe { kvs_stats_json(opened.store, &raw mut buf) }, KVS_OK);
+    let json: serde_json::Value =
+        serde_json::from_slice(&copy_and_free(buf)).expect("an object as JSON");
+    let mut stats = std::mem::MaybeUninit::<kvs_stats>::uninit();
+    let (place, len) = (stats.as_mut_ptr(), size_of::<kvs_stats>());
+    // SAFETY: promises 1, 3 and 4.
+    assert_eq!(unsafe { kvs_get_stats(opened.store, place, len) }, KVS_OK);
+    // SAFETY: every byte was written, and any bytes are numbers.
+    let members = format!("{:?}", unsafe { stats.assume_init() });
+    for (name, figure) in json.as_object().expect("an object") {
+        let shown = format!(" {name}: {figure}");
+        assert!(members.contains(&shown), "kvs_stats has no{shown}; give it a line in stats.rs");
+    }
+    assert_eq!(json["key_count"], 1);
+}
+
+/// The panic takes the scan with it: what is left of it cannot be trusted.
+#[test]
+fn a_panic_in_a_scan_ends_the_iterator_and_not_the_store() {
+    let opened = Opened::new();
+    assert_eq!(opened.set(b"no", b"Oslo"), KVS_OK);
+    let entries = crate::scan::Entries::new(std::iter::from_fn(|| panic!("made by a test")));
+    let iter = give(kvs_iter::new(entries, false));
+    keep_panics_quiet();
+    for status in [KVS_ERR_PANIC, KVS_ERR_POISONED, KVS_ERR_POISONED] {
+        let (mut used, mut count, mut needed) = (7, 7, 7);
+        let mut room = [0_u8; 64];
+        let (dst, at) =
+            (room.as_mut_ptr().cast(), [&raw mut used, &raw mut count, &raw mut needed]);
+        // SAFETY: promises 1, 3, 4 and 5.
+        assert_eq!(unsafe { kvs_iter_next_many(iter, dst, 64, at[0], at[1], at[2]) }, status);
+        assert_eq!((used, count, needed), (0, 0, 0));
+    }
+    // SAFETY: promises 1, 4 and 5.
+    unsafe { kvs_iter_free(iter) };
+    assert_eq!(opened.set(b"se", b"Stockholm"), KVS_OK);
+}
+
+/// An error in the middle: what lies before it is handed out first, what lies behind it afterwards,
+/// by whichever of the two ways to read.
+#[test]
+fn an_error_within_a_scan_comes_in_its_place() {
+    let entry = |key: &[u8]| Ok((key.to_vec(), crate::value::Value::from(b"v".to_vec())));
+    let bad = || KvsError::corrupt("f".as_ref(), 8, "test");
+    let items = vec![entry(b"a"), entry(b"b"), Err(bad()), entry(b"c"), Err(KvsError::Closed)];
+    let iter = give(kvs_iter::new(crate::scan::Entries::new(items.into_iter()), false));
+    let mut room = [0_u8; 64];
+    let mut next_many = |len| {
+        let (mut used, mut count, mut needed) = (7, 7, 7);
+        let (dst, at) =
+            (room.as_mut_ptr().cast(), [&raw mut used, &raw mut count, &raw mut needed]);
+        // SAFETY: promises 1, 3, 4 and 5.
+        let status = unsafe { kvs_iter_next_many(iter, dst, len, at[0], at[1], at[2]) };
+        (status, used, count, needed)
+    };
+    assert_eq!(next_many(9), (KVS_TOO_SMALL, 0, 0, 10));
+    assert_eq!(next_many(0), (KVS_TOO_SMALL, 0, 0, 10));
+    assert_eq!(next_many(64), (KVS_OK, 20, 2, 0));
+    assert_eq!(next_many(64), (KVS_ERR_CORRUPT, 0, 0, 0));
+    assert_eq!(next_many(64), (KVS_OK, 10, 1, 0));
+    for _ in 0..3 {
+        assert_eq!(next_many(64), (KVS_ERR_CLOSED, 0, 0, 0));
+    }
+    assert_eq!(&room[..10], b"\x01\0\0\0\x01\0\0\0cv");
+    // SAFETY: promises 1, 4 and 5.
+    unsafe { kvs_iter_free(iter) };
+}
+
+/// A handle that panicked takes no batch either.
+#[test]
+fn a_poisoned_handle_refuses_every_way_to_write() {
+    let opened = Opened::new();
+    assert_eq!(opened.panic_in_a_call(), KVS_ERR_PANIC);
+    let batch = kvs_batch_new();
+    let (key, none) = (b"k".as_ptr().cast(), ptr::null());
+    // SAFETY: promises 1, 4 and 5.
+    assert_eq!(unsafe { kvs_write(opened.store, batch, 0) }, KVS_ERR_POISONED);
+    // SAFETY: promises 1 to 4.
+    let swapped = unsafe { kvs_swap(opened.store, key, 1, none, 0, ptr::null_mut()) };
+    assert_eq!(swapped, KVS_ERR_POISONED);
+    // SAFETY: promises 1 to 4.
+    let swapped =
+        unsafe { kvs_compare_and_swap(opened.store, key, 1, none, 0, none, 0, ptr::null_mut()) };
+    assert_eq!(swapped, KVS_ERR_POISONED);
+    // SAFETY: promises 1, 2 and 4.
+    assert_eq!(unsafe { kvs_checkpoint(opened.store, c"copy".as_ptr()) }, KVS_ERR_POISONED);
+    // SAFETY: promises 1, 4 and 5.
+    unsafe { kvs_batch_free(batch) };
 }
 
 /// What goes through the boundary by value is as wide as the header says.

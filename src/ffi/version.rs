@@ -50,6 +50,7 @@ pub extern "C" fn kvs_version_number() -> u32 {
 /// Returns: KVS_OK; KVS_ERR_UNSUPPORTED if header and library do not fit: kvs_last_error names
 ///          both numbers.
 /// Threads: any.
+/// Cost:    none.
 #[unsafe(no_mangle)]
 #[must_use]
 pub extern "C" fn kvs_check_abi(abi_version: u32) -> kvs_status {

@@ -450,6 +450,7 @@ const TOP_LEVEL: &[&str] = &[
     "ffi-tests",
     "fuzz",
     "include",
+    "packaging",
     "src",
     "tests",
 ];

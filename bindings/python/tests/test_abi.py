@@ -18,7 +18,9 @@ from kvs import _abi
 
 # The C types of the header, and what stands for each. Pointers to bytes and to handles are told
 # apart below.
-SCALARS = {
+SCALARS: dict[str, Any] = {
+    "void": None,
+    "kvs_log_fn": _abi.LOGGER_FN,
     "kvs_status": ctypes.c_int32,
     "int32_t": ctypes.c_int32,
     "uint16_t": ctypes.c_uint16,
@@ -26,7 +28,15 @@ SCALARS = {
     "uint64_t": ctypes.c_uint64,
     "size_t": ctypes.c_size_t,
 }
-HANDLES = ("kvs_store", "kvs_options", "kvs_buf", "kvs_server")
+HANDLES = (
+    "kvs_store",
+    "kvs_options",
+    "kvs_buf",
+    "kvs_batch",
+    "kvs_iter",
+    "kvs_server",
+    "kvs_stats",
+)
 
 
 def header() -> str:
@@ -55,9 +65,11 @@ def accepted(c_type: str) -> list[Any]:
     """Return what may stand for a C type in the table."""
     base, _, stars = c_type.partition(" ")
     if not stars:
-        return [None] if base == "void" else [SCALARS[base]]
+        return [SCALARS[base]]
+    if stars == "**":
+        return [ctypes.POINTER(ctypes.c_void_p)]
     if base in HANDLES:
-        return [ctypes.c_void_p] if stars == "*" else [ctypes.POINTER(ctypes.c_void_p)]
+        return [ctypes.c_void_p]
     if base in {"void", "char"}:
         return [ctypes.c_void_p, ctypes.c_char_p]
     return [ctypes.POINTER(SCALARS[base])]
@@ -93,8 +105,12 @@ def test_numbers_are_those_of_the_header() -> None:
     for name, value in vars(_abi).items():
         if name.isupper() and isinstance(value, int):
             assert defined.get(name, defined.get(name.replace("ABI_", ""))) == str(value), name
-    ours = {name for name in vars(_abi) if re.match("(ERR|OPT|DURABILITY|READ)_", name)}
-    theirs = {name for name in defined if re.match("(ERR|OPT|DURABILITY|READ)_", name)}
+    ours = {
+        name for name in vars(_abi) if re.match("(ERR|OPT|DURABILITY|READ|WRITE|SCAN|LOG)_", name)
+    }
+    theirs = {
+        name for name in defined if re.match("(ERR|OPT|DURABILITY|READ|WRITE|SCAN|LOG)_", name)
+    }
     assert ours == theirs
 
 
@@ -102,6 +118,8 @@ def test_names_of_numbers_are_those_of_the_library() -> None:
     for name in (
         "OK",
         "NOT_FOUND",
+        "END",
+        "MISMATCH",
         "TOO_SMALL",
         "TIMEOUT",
         *(n for n in vars(_abi) if "ERR_" in n),

@@ -111,6 +111,22 @@ def test_every_pool_serves(store: kvs.Store, pool: Any) -> None:
         )
 
 
+def test_limits_of_requests_are_obeyed(store: kvs.Store) -> None:
+    with store.serve(request_bytes_max=40, request_timeout=0.1, stall_timeout=60) as server:
+        assert ask_once(server, {"Set": {"key": "k", "value": "v"}}) == b'{"Ok":null}'
+        refused = ask_once(server, {"Set": {"key": "k", "value": "v" * 40}})
+        assert refused.startswith(b'{"Err":')
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(b'{"Get":')
+            while connection.recv(100):
+                pass
+    for option in ("request_timeout", "stall_timeout"):
+        limits: dict[str, Any] = {option: 0}
+        with pytest.raises(kvs.InvalidArgumentError, match=option):
+            store.serve(**limits)
+    assert store[b"k"] == b"v"
+
+
 def test_a_socket_that_listens_already_is_served_and_stays_open(store: kvs.Store) -> None:
     store[b"k"] = b"v"
     with socket.create_server(("127.0.0.1", 0)) as listener:

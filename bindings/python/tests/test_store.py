@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -167,14 +166,6 @@ def test_sync_and_compact_keep_what_is_there(store: kvs.Store) -> None:
     store.sync()
     store.compact()
     assert (len(store), store[b"199"]) == (200, b"1791")
-
-
-def test_it_is_not_a_sequence_and_cannot_be_iterated(store: kvs.Store) -> None:
-    store[b"k"] = b"v"
-    for read in (iter, reversed, list):
-        with pytest.raises(TypeError, match=r"not (iterable|reversible)"):
-            read(store)  # type: ignore[call-overload]
-    assert not isinstance(store, Iterable)
 
 
 def test_path_and_repr_say_which_store_it_is(path: Path) -> None:

@@ -31,6 +31,22 @@ def test_results_have_the_types_that_are_promised(path: Path) -> None:
         assert_type(b"k" in store, bool)
         assert_type(store.discard(b"k"), bool)
         assert_type(len(store), int)
+        assert_type(store.get_many([b"k"]), "list[bytes | None]")
+        assert_type(store.swap(b"k", None), "bytes | None")
+        assert_type(store.compare_and_swap(b"k", None, b"v"), bool)
+        assert_type(store.setdefault(b"k", b"v"), bytes)
+        assert_type(store.pop(b"k"), bytes)
+        assert_type(store.pop(b"k", None), "bytes | None")
+        assert_type(store.scan(), "kvs.Scan[tuple[bytes, bytes]]")
+        assert_type(store.scan(keys_only=True), "kvs.Scan[bytes]")
+        assert_type(next(iter(store), None), "bytes | None")
+        assert_type(list(store.items()), "list[tuple[bytes, bytes]]")
+        assert_type(list(store.values()), "list[bytes]")
+        with store.batch() as batch:
+            assert_type(batch, kvs.Batch)
+        assert_type(store.stats(), kvs.Stats)
+        assert_type(store.verify(), kvs.VerifyReport)
+        assert_type(store.verify().damages, "tuple[kvs.Damage, ...]")
         with store.serve() as server:
             assert_type(server, kvs.Server)
             assert_type(server.address, str)
@@ -57,7 +73,9 @@ def test_what_is_wrong_is_found_by_the_checker_too(store: kvs.Store) -> None:
     with pytest.raises(TypeError):
         store.get("k")  # type: ignore[call-overload]
     with pytest.raises(TypeError):
-        iter(store)  # type: ignore[call-overload]
+        store.scan("a")  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        store.setdefault(b"k")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="sync"):
         kvs.open("unused", sync="sometimes")  # type: ignore[arg-type]
     with pytest.raises(AttributeError):

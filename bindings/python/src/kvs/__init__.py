@@ -13,6 +13,7 @@ while it is open, and :class:`Error` is at the root of what can go wrong.
 from __future__ import annotations
 
 from . import _abi
+from ._batch import Batch
 from ._errors import (
     ClosedError,
     CorruptionError,
@@ -35,14 +36,18 @@ from ._errors import (
     UnsupportedError,
     WrongEngineError,
 )
+from ._reports import Damage, Stats, VerifyReport
+from ._scan import Scan
 from ._server import Server
 from ._store import Store, open  # noqa: A004  as in gzip, shelve and dbm
 
 __all__ = [
     "KEY_LEN_MAX",
     "VALUE_LEN_MAX",
+    "Batch",
     "ClosedError",
     "CorruptionError",
+    "Damage",
     "Error",
     "ForkedError",
     "FormatError",
@@ -53,7 +58,9 @@ __all__ = [
     "PanicError",
     "PoisonedError",
     "ReadOnlyError",
+    "Scan",
     "Server",
+    "Stats",
     "Store",
     "StoreExistsError",
     "StoreIOError",
@@ -62,6 +69,7 @@ __all__ = [
     "StorePermissionError",
     "TooLargeError",
     "UnsupportedError",
+    "VerifyReport",
     "WrongEngineError",
     "__version__",
     "get_include",

@@ -15,6 +15,7 @@ import os
 import sys
 from ctypes import (
     CDLL,
+    CFUNCTYPE,
     POINTER,
     c_char_p,
     c_int32,
@@ -31,6 +32,8 @@ ABI_VERSION: Final = 0
 
 OK: Final = 0
 NOT_FOUND: Final = 1
+END: Final = 2
+MISMATCH: Final = 3
 TOO_SMALL: Final = 4
 TIMEOUT: Final = 5
 
@@ -72,10 +75,18 @@ OPT_SEGMENT_BYTES_MIN: Final = 8
 OPT_SEGMENT_BYTES_MAX: Final = 9
 OPT_AUTO_COMPACTION: Final = 10
 OPT_COMPACTION_BYTES_PER_SECOND_MAX: Final = 11
+OPT_ORDERED: Final = 12
 OPT_SERVER_POOL: Final = 1000
 OPT_SERVER_THREADS: Final = 1001
 OPT_SERVER_CONNECTIONS_MAX: Final = 1002
 OPT_SERVER_LISTEN_FD: Final = 1003
+OPT_SERVER_REQUEST_BYTES_MAX: Final = 1004
+OPT_SERVER_OUTPUT_BYTES_MAX: Final = 1005
+OPT_SERVER_FIRST_BYTE_TIMEOUT_MS: Final = 1006
+OPT_SERVER_REQUEST_TIMEOUT_MS: Final = 1007
+OPT_SERVER_STALL_TIMEOUT_MS: Final = 1008
+OPT_SERVER_LINGER_TIMEOUT_MS: Final = 1009
+OPT_SERVER_KEEPALIVE_TIME_MS: Final = 1010
 
 DURABILITY_OS: Final = 0
 DURABILITY_INTERVAL: Final = 1
@@ -83,6 +94,18 @@ DURABILITY_SYNC: Final = 2
 
 READ_MAPPED: Final = 0
 READ_POSITIONED: Final = 1
+
+WRITE_SYNC: Final = 1
+
+SCAN_REVERSE: Final = 1
+SCAN_KEYS_ONLY: Final = 2
+
+LOG_OFF: Final = 0
+LOG_ERROR: Final = 1
+LOG_WARN: Final = 2
+LOG_INFO: Final = 3
+LOG_DEBUG: Final = 4
+LOG_TRACE: Final = 5
 
 KEY_LEN_MAX: Final = 65_535
 VALUE_LEN_MAX: Final = 1 << 30
@@ -92,6 +115,11 @@ _status = c_int32
 _handle = c_void_p
 _in = c_char_p
 _text = c_void_p  # const char * that the library owns
+_handle_out = POINTER(_handle)
+_size_out = POINTER(c_size_t)
+
+# kvs_log_fn: userdata, level, text.
+LOGGER_FN: Final = CFUNCTYPE(None, c_void_p, c_int32, _text)
 
 FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     # The name, the result, the arguments.
@@ -102,6 +130,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kvs_status_text": (_text, (_status,)),
     "kvs_last_error": (_text, ()),
     "kvs_last_os_error": (c_int32, ()),
+    "kvs_set_logger": (_status, (c_int32, LOGGER_FN, c_void_p)),
     "kvs_options_new": (_handle, ()),
     "kvs_options_free": (None, (_handle,)),
     "kvs_options_set_u64": (_status, (_handle, c_int32, c_uint64)),
@@ -118,12 +147,42 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kvs_contains": (_status, (_handle, _in, c_size_t)),
     "kvs_set": (_status, (_handle, _in, c_size_t, _in, c_size_t)),
     "kvs_remove": (_status, (_handle, _in, c_size_t)),
+    "kvs_swap": (_status, (_handle, _in, c_size_t, _in, c_size_t, _handle_out)),
+    "kvs_compare_and_swap": (
+        _status,
+        (_handle, _in, c_size_t, _in, c_size_t, _in, c_size_t, _handle_out),
+    ),
+    "kvs_get_many": (_status, (_handle, _in, c_size_t, c_size_t, _handle_out)),
     "kvs_buf_data": (c_void_p, (_handle,)),
     "kvs_buf_len": (c_size_t, (_handle,)),
     "kvs_buf_free": (None, (_handle,)),
+    "kvs_batch_new": (_handle, ()),
+    "kvs_batch_free": (None, (_handle,)),
+    "kvs_batch_set": (_status, (_handle, _in, c_size_t, _in, c_size_t)),
+    "kvs_batch_remove": (_status, (_handle, _in, c_size_t)),
+    "kvs_batch_count": (c_size_t, (_handle,)),
+    "kvs_batch_clear": (None, (_handle,)),
+    "kvs_write": (_status, (_handle, _handle, c_uint32)),
+    "kvs_scan": (
+        _status,
+        (_handle, _in, c_size_t, _in, c_size_t, c_uint32, _handle_out),
+    ),
+    "kvs_scan_prefix": (_status, (_handle, _in, c_size_t, c_uint32, _handle_out)),
+    "kvs_scan_unordered": (_status, (_handle, c_uint32, _handle_out)),
+    "kvs_iter_next": (_status, (_handle, _handle_out, _size_out, _handle_out, _size_out)),
+    "kvs_iter_next_many": (
+        _status,
+        (_handle, c_void_p, c_size_t, _size_out, _size_out, _size_out),
+    ),
+    "kvs_iter_free": (None, (_handle,)),
     "kvs_len": (_status, (_handle, POINTER(c_uint64))),
     "kvs_sync": (_status, (_handle,)),
     "kvs_compact": (_status, (_handle,)),
+    "kvs_checkpoint": (_status, (_handle, _in)),
+    "kvs_verify": (_status, (_handle, POINTER(c_uint64), POINTER(c_uint64))),
+    "kvs_verify_json": (_status, (_handle, _handle_out)),
+    "kvs_get_stats": (_status, (_handle, c_void_p, c_size_t)),
+    "kvs_stats_json": (_status, (_handle, _handle_out)),
     "kvs_server_start": (_status, (_handle, _in, _handle, POINTER(_handle))),
     "kvs_server_address": (_status, (_handle, c_void_p, c_size_t, POINTER(c_size_t))),
     "kvs_server_port": (_status, (_handle, POINTER(c_uint16))),

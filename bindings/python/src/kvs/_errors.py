@@ -60,7 +60,7 @@ class ClosedError(Error, ValueError):
 
 
 class TooLargeError(Error, ValueError):
-    """A key or a value is over its limit (:data:`KEY_LEN_MAX`, :data:`VALUE_LEN_MAX`)."""
+    """A key, a value (:data:`KEY_LEN_MAX`, :data:`VALUE_LEN_MAX`) or a batch is over its limit."""
 
 
 class LockedError(Error):

@@ -15,9 +15,10 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, TypeVar
 
-from . import _abi
+from . import _abi, _log
 from ._errors import Error, failure
 
 
@@ -61,6 +62,45 @@ class Handle:
             warnings.warn(f"unclosed {self.kind} {self.path!r}", ResourceWarning, stacklevel=2)
 
 
+Entered = TypeVar("Entered", bound="Ending")
+
+
+class Ending:
+    """A context manager that ends what it stands for at the end of the block, however it goes."""
+
+    __slots__ = ()
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Entered) -> Entered:  # noqa: PYI019  needs a newer Python
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it: close the store, stop the server, end the scan."""
+        self._end()
+
+
+class Held(Ending):
+    """An object with a handle, whose calls say by their status how they went."""
+
+    __slots__ = ("_handle",)
+
+    _handle: Handle
+
+    def _done(self, status: int) -> bool:
+        """Return whether ``status`` is OK, and not another answer; raise if it is a failure."""
+        if status < 0:
+            raise self._handle.failure(status)
+        return status == _abi.OK
+
+
 class Owner(Protocol):
     """An object with a handle, which knows how to end what it stands for."""
 
@@ -88,3 +128,5 @@ def _end_all() -> None:
                 owner._end()
             except Exception:  # noqa: BLE001  shown, as weakref.finalize does
                 sys.excepthook(*sys.exc_info())
+    # Last, so that it hears what closing them has to say.
+    _log.stop()

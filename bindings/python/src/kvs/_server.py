@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from ctypes import byref, c_size_t, c_uint16, c_void_p, create_string_buffer
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from . import _abi, _options
 from ._errors import failure
-from ._handle import Handle, own
+from ._handle import Handle, Held, own
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -21,7 +20,7 @@ _WAIT_MS: Final = 200
 _ADDRESS_LEN_MAX: Final = 128
 
 
-class Server:
+class Server(Held):
     """A running server of a store; :meth:`Store.serve` makes it.
 
     It has threads of its own and answers while the program goes on using the store. Keep it for as
@@ -29,7 +28,7 @@ class Server:
     when it stops. May be used from any thread.
     """
 
-    __slots__ = ("__weakref__", "_address", "_handle", "_port", "_store")
+    __slots__ = ("__weakref__", "_address", "_port", "_store")
 
     def __init__(
         self, store: Store, store_handle: Handle, address: str, options: _options.Options
@@ -120,19 +119,6 @@ class Server:
 
     _end = stop
 
-    def __enter__(self) -> Server:
-        """Return the server itself, to be stopped at the end of the block."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop the server."""
-        self.stop()
-
     def __repr__(self) -> str:
         state = "stopped" if self._handle.ended else "running"
         return f"<kvs.Server {self._address!r}, {state}>"
@@ -140,9 +126,3 @@ class Server:
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied."""
         raise TypeError("a server cannot be pickled or copied; pass its address")
-
-    def _done(self, status: int) -> bool:
-        """Return whether ``status`` is OK, and not another answer; raise if it is a failure."""
-        if status < 0:
-            raise self._handle.failure(status)
-        return status == _abi.OK

@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    MutableMapping,
+    ValuesView,
+)
 from ctypes import byref, c_size_t, c_uint64, c_void_p, create_string_buffer, string_at
-from types import TracebackType
+from functools import partial
 from typing import Any, Final, Literal, NoReturn, TypeVar, Union, overload
 
-from . import _abi, _options
+from . import _abi, _log, _options
+from ._batch import Batch
+from ._bytes import Bytes, Pairs, as_bytes, pack_keys, unpack_values
 from ._errors import LockedError, failure
-from ._handle import Handle, own
+from ._handle import Handle, Held, own
+from ._reports import Stats, VerifyReport, report_of, stats_of
+from ._scan import Item, Records, Scan, items_of, keys_of, values_of
 from ._server import Server
 
-Bytes = Union[bytes, bytearray, memoryview]
 Default = TypeVar("Default")
 Sync = Union[Literal["os", "always"], float]
 
@@ -28,6 +39,11 @@ _get_into = _abi.lib.kvs_get_into
 _set = _abi.lib.kvs_set
 _OK: Final = _abi.OK
 
+# What `pop` was not given.
+_MISSING: Final = object()
+# Keys that `clear` removes at a time.
+_CLEARED_AT_ONCE: Final = 1000
+
 
 def open(  # noqa: A001  as in gzip, shelve and dbm
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
@@ -40,6 +56,7 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
     lock_timeout: float = 0.0,
     segment_bytes_min: int | None = None,
     segment_bytes_max: int | None = None,
+    ordered: bool = False,
     auto_compaction: bool = True,
     compaction_bytes_per_second_max: int | None = None,
 ) -> Store:
@@ -60,6 +77,8 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         lock_timeout: seconds to wait for another opener to let go.
         segment_bytes_min: smallest size at which a segment file is sealed.
         segment_bytes_max: largest size of a segment file; a longer record has its own.
+        ordered: whether to put the keys in order when the store is opened, rather than when they
+            are iterated over for the first time; costs memory, each key and about 75 bytes.
         auto_compaction: whether to give dead space back in the background.
         compaction_bytes_per_second_max: most bytes that background compaction copies per second.
 
@@ -72,8 +91,6 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         ValueError: an option has a value that cannot work.
     """
     name = os.fsdecode(path)
-    if "\0" in name:
-        raise ValueError("embedded null character in path")
     options: dict[int, int | str | None] = {
         _abi.OPT_ENGINE: engine,
         _abi.OPT_READ_MODE: _options.choice("read_mode", read_mode, _READ_MODES),
@@ -81,10 +98,12 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         _abi.OPT_EXCLUSIVE: int(exclusive),
         _abi.OPT_SEGMENT_BYTES_MIN: segment_bytes_min,
         _abi.OPT_SEGMENT_BYTES_MAX: segment_bytes_max,
+        _abi.OPT_ORDERED: int(ordered),
         _abi.OPT_AUTO_COMPACTION: int(auto_compaction),
         _abi.OPT_COMPACTION_BYTES_PER_SECOND_MAX: compaction_bytes_per_second_max,
         **_durability(sync),
     }
+    _log.start()
     deadline = time.monotonic() + _options.milliseconds("lock_timeout", lock_timeout) / 1000
     while True:
         left = max(0.0, deadline - time.monotonic())
@@ -115,25 +134,25 @@ def _durability(sync: Sync | None) -> _options.Options:
 
 def _open(path: str, options: _options.Options) -> int:
     pointer = c_void_p()
+    utf8 = _utf8(path)
     with _options.as_handle(options) as handle:
-        # C speaks UTF-8 and says so when a file name that Python escaped is not.
-        utf8 = path.encode("utf-8", "surrogateescape")
         status = _abi.lib.kvs_open(utf8, handle, byref(pointer))
     if status != _OK:
         raise failure(status, path)
     return pointer.value or 0
 
 
-def _as_bytes(what: str, data: Bytes) -> bytes:
-    """Return ``data`` as ``bytes``; refuse what only looks like it."""
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, (bytearray, memoryview)):
-        # A copy: another thread could resize or change the original during the call.
-        return bytes(data)
-    if isinstance(data, str):
-        raise TypeError(f"{what} must be bytes-like, not str; use .encode()")
-    raise TypeError(f"{what} must be bytes, bytearray or memoryview, not {type(data).__name__}")
+def _utf8(path: str) -> bytes:
+    """Return ``path`` for C, which says so when a name that Python escaped is not UTF-8."""
+    if "\0" in path:
+        raise ValueError("embedded null character in path")
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _bound(key: Bytes | None) -> tuple[bytes | None, int]:
+    """Return a bound of a scan for C; None for none."""
+    data = None if key is None else as_bytes("a bound", key)
+    return data, len(data or b"")
 
 
 class _Scratch:
@@ -157,6 +176,16 @@ class _Scratch:
         self.buffer: Any = create_string_buffer(self.capacity)
 
 
+def _taken(lent: c_void_p) -> bytes | None:
+    """Return what a buffer of the library holds, and free it; None for NULL."""
+    if lent.value is None:
+        return None
+    try:
+        return string_at(_abi.lib.kvs_buf_data(lent), _abi.lib.kvs_buf_len(lent))
+    finally:
+        _abi.lib.kvs_buf_free(lent)
+
+
 class _PerThread(threading.local):
     # Taken out while in use: a signal handler or a finalizer can run between the call that fills
     # the scratch memory and the copy out of it, and may read from a store too.
@@ -166,12 +195,15 @@ class _PerThread(threading.local):
 _per_thread = _PerThread()
 
 
-class Store:
+class Store(Held, MutableMapping[bytes, bytes]):
     """A key-value store in one directory; :func:`kvs.open` makes it.
 
     It is used like a dictionary of ``bytes``. Keys and values are ``bytes``, ``bytearray`` or
     ``memoryview``, and come back as ``bytes``; a ``str`` is a :class:`TypeError`. An absent key is
-    a :class:`KeyError` where a dictionary raises one. It cannot be iterated over.
+    a :class:`KeyError` where a dictionary raises one. Iteration goes by the order of the keys'
+    bytes, and keys that are set or removed meanwhile may be seen or not: see :meth:`scan`.
+    ``setdefault``, ``pop``, ``popitem`` and ``update`` are one step each: no other thread comes
+    between.
 
     A store may be used by any number of threads at once, and calls release the GIL. Any call may
     race with :meth:`close`: it is done before, or raises :class:`ClosedError`.
@@ -191,11 +223,7 @@ class Store:
     (b'Oslo', None, False, 1)
     """
 
-    __slots__ = ("__weakref__", "_handle", "_pointer")
-
-    # Without these, Python would try store[0], store[1], ... and complain about the keys.
-    __iter__ = None
-    __reversed__ = None
+    __slots__ = ("__weakref__", "_pointer")
 
     def __init__(self, pointer: int, path: str) -> None:
         """Take over ``pointer``; use :func:`kvs.open`."""
@@ -232,7 +260,7 @@ class Store:
 
     def _lookup(self, key: Bytes) -> bytes | None:
         if type(key) is not bytes:
-            key = _as_bytes("a key", key)
+            key = as_bytes("a key", key)
         scratch, _per_thread.scratch = _per_thread.scratch, None
         if scratch is None:
             scratch = _Scratch()
@@ -262,21 +290,15 @@ class Store:
     def _lookup_long(self, key: bytes) -> tuple[int, bytes | None]:
         """Look up a value that is too long for the scratch memory."""
         lent = c_void_p()
-        try:
-            status: int = _get(self._pointer, key, len(key), byref(lent))
-            if status != _OK:
-                return status, None
-            length = _abi.lib.kvs_buf_len(lent)
-            return status, string_at(_abi.lib.kvs_buf_data(lent), length)
-        finally:
-            _abi.lib.kvs_buf_free(lent)
+        status: int = _get(self._pointer, key, len(key), byref(lent))
+        return status, _taken(lent)
 
     def __setitem__(self, key: Bytes, value: Bytes) -> None:
         """Set ``key`` to ``value``, whether or not it was there."""
         if type(key) is not bytes:
-            key = _as_bytes("a key", key)
+            key = as_bytes("a key", key)
         if type(value) is not bytes:
-            value = _as_bytes("a value", value)
+            value = as_bytes("a value", value)
         status = _set(self._pointer, key, len(key), value, len(value))
         if status < 0:
             raise self._handle.failure(status)
@@ -288,12 +310,12 @@ class Store:
 
     def discard(self, key: Bytes) -> bool:
         """Remove ``key`` if it is there, and return whether it was."""
-        data = _as_bytes("a key", key)
+        data = as_bytes("a key", key)
         return self._done(_abi.lib.kvs_remove(self._pointer, data, len(data)))
 
     def __contains__(self, key: object) -> bool:
         """Return whether ``key`` is there; cheaper than reading its value."""
-        data = _as_bytes("a key", key)  # type: ignore[arg-type]  # refuses what is not bytes-like
+        data = as_bytes("a key", key)  # type: ignore[arg-type]  # refuses what is not bytes-like
         return self._done(_abi.lib.kvs_contains(self._pointer, data, len(data)))
 
     def __len__(self) -> int:
@@ -306,6 +328,210 @@ class Store:
         """Return whether there is any key."""
         return len(self) > 0
 
+    def get_many(self, keys: Iterable[Bytes]) -> list[bytes | None]:
+        """Return the values of ``keys`` in their order, None for each that is absent.
+
+        Costs one call, and is faster than one :meth:`get` for each. Each key is looked up by
+        itself: writes may fall between. The values together may have 1 GiB.
+        """
+        wanted = [as_bytes("a key", key) for key in keys]
+        packed = pack_keys(wanted)
+        lent = c_void_p()
+        self._done(
+            _abi.lib.kvs_get_many(self._pointer, packed, len(packed), len(wanted), byref(lent))
+        )
+        return list(unpack_values(_taken(lent) or b""))
+
+    def swap(self, key: Bytes, value: Bytes | None) -> bytes | None:
+        """Set ``key`` to ``value``, or remove it if that is None, and return what it was before.
+
+        None is absent there too. No other write of the key comes between.
+        """
+        key = as_bytes("a key", key)
+        new = None if value is None else as_bytes("a value", value)
+        lent = c_void_p()
+        self._done(
+            _abi.lib.kvs_swap(self._pointer, key, len(key), new, len(new or b""), byref(lent))
+        )
+        return _taken(lent)
+
+    def compare_and_swap(self, key: Bytes, expected: Bytes | None, new: Bytes | None) -> bool:
+        """Set ``key`` to ``new`` if it is ``expected``, and return whether it was.
+
+        None is absent: expected, the key must not be there; as the new value, it is removed. An
+        empty value is something else.
+        """
+        return self._compare_and_swap(key, expected, new)[0]
+
+    def _compare_and_swap(
+        self, key: Bytes, expected: Bytes | None, new: Bytes | None
+    ) -> tuple[bool, bytes | None]:
+        """Return whether it was swapped, and else what the key is."""
+        key = as_bytes("a key", key)
+        old = None if expected is None else as_bytes("a value", expected)
+        wanted = None if new is None else as_bytes("a value", new)
+        actual = c_void_p()
+        swapped = self._done(
+            _abi.lib.kvs_compare_and_swap(
+                self._pointer,
+                key,
+                len(key),
+                old,
+                len(old or b""),
+                wanted,
+                len(wanted or b""),
+                byref(actual),
+            )
+        )
+        return swapped, _taken(actual)
+
+    def setdefault(self, key: Bytes, default: Bytes) -> bytes:
+        """Return the value of ``key``; if it is absent, set it to ``default`` and return that."""
+        default = as_bytes("a value", default)
+        swapped, actual = self._compare_and_swap(key, None, default)
+        return default if swapped or actual is None else actual
+
+    @overload
+    def pop(self, key: Bytes) -> bytes: ...
+    @overload
+    def pop(self, key: Bytes, default: Default) -> bytes | Default: ...
+
+    def pop(self, key: Bytes, default: Any = _MISSING) -> Any:
+        """Remove ``key`` and return its value; ``default``, or KeyError, if it is absent."""
+        value = self.swap(key, None)
+        if value is not None:
+            return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Remove the first key and return it with its value; KeyError if there is none."""
+        for key in self.scan(keys_only=True):
+            value = self.swap(key, None)
+            # Another thread can have been faster.
+            if value is not None:
+                return key, value
+        raise KeyError("the store is empty")
+
+    def update(  # type: ignore[override]
+        self, other: Pairs | Iterable[tuple[Bytes, Bytes]] = (), /
+    ) -> None:
+        """Set all keys of ``other`` to its values, as one batch: all of them or none."""
+        batch = self.batch()
+        for key, value in other.items() if isinstance(other, Pairs) else other:
+            batch[key] = value
+        batch.write()
+
+    def clear(self) -> None:
+        """Remove every key that is there for the whole of the call.
+
+        This is many batches: other threads, and a crash, may see some keys removed and others not.
+        """
+        batch = self.batch()
+        for key in self.scan(keys_only=True, ordered=False):
+            del batch[key]
+            if len(batch) == _CLEARED_AT_ONCE:
+                batch.write()
+        batch.write()
+
+    def batch(self, *, sync: bool = False) -> Batch:
+        """Return an empty :class:`Batch`, whose writes happen together or not at all.
+
+        Args:
+            sync: whether writing it returns only when it survives a loss of power.
+        """
+        return Batch(self, sync=sync)
+
+    @overload
+    def scan(
+        self,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        *,
+        prefix: Bytes | None = None,
+        reverse: bool = False,
+        ordered: bool = True,
+        keys_only: Literal[False] = False,
+    ) -> Scan[tuple[bytes, bytes]]: ...
+    @overload
+    def scan(
+        self,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        *,
+        prefix: Bytes | None = None,
+        reverse: bool = False,
+        ordered: bool = True,
+        keys_only: Literal[True],
+    ) -> Scan[bytes]: ...
+
+    def scan(
+        self,
+        start: Bytes | None = None,
+        stop: Bytes | None = None,
+        *,
+        prefix: Bytes | None = None,
+        reverse: bool = False,
+        ordered: bool = True,
+        keys_only: bool = False,
+    ) -> Scan[tuple[bytes, bytes]] | Scan[bytes]:
+        """Return an iterator over keys and their values, in the order of the keys' bytes.
+
+        >>> import kvs
+        >>> with kvs.open("cities") as store:
+        ...     store.update({b"no": b"Oslo", b"se": b"Stockholm", b"nl": b"Amsterdam"})
+        ...     list(store.scan(prefix=b"n"))
+        ...     list(store.scan(b"no", keys_only=True, reverse=True))
+        [(b'nl', b'Amsterdam'), (b'no', b'Oslo')]
+        [b'se', b'no']
+
+        The first scan in order of a store puts its keys in order; see ``ordered`` of
+        :func:`kvs.open`.
+
+        Args:
+            start: the smallest key that may be seen.
+            stop: the smallest key behind, which is not seen any more.
+            prefix: what the keys begin with; not together with ``start`` and ``stop``.
+            reverse: whether to go from the last key to the first.
+            ordered: False sees every key in no order, which is cheapest; not together with the
+                arguments above.
+            keys_only: whether to leave the values out.
+        """
+        what = [start is not None or stop is not None, prefix is not None]
+        if sum(what) > 1 or (not ordered and (any(what) or reverse)):
+            raise ValueError("a scan is by start and stop, or by prefix, or not ordered")
+        flags = _abi.SCAN_KEYS_ONLY if keys_only else 0
+        if reverse:
+            flags |= _abi.SCAN_REVERSE
+        if not ordered:
+            begin = partial(_abi.lib.kvs_scan_unordered, self._pointer, flags)
+        elif prefix is not None:
+            data = as_bytes("a prefix", prefix)
+            begin = partial(_abi.lib.kvs_scan_prefix, self._pointer, data, len(data), flags)
+        else:
+            begin = partial(_abi.lib.kvs_scan, self._pointer, *_bound(start), *_bound(stop), flags)
+        return Scan(self, begin, keys_of) if keys_only else Scan(self, begin, items_of)
+
+    def _scan_all(self, unpack: Callable[[Records], Iterable[Item]]) -> Scan[Item]:
+        return Scan(self, partial(_abi.lib.kvs_scan, self._pointer, None, 0, None, 0, 0), unpack)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return an iterator over the keys, in order."""
+        return self.scan(keys_only=True)
+
+    def __reversed__(self) -> Iterator[bytes]:
+        """Return an iterator over the keys, from the last to the first."""
+        return self.scan(keys_only=True, reverse=True)
+
+    def items(self) -> ItemsView[bytes, bytes]:
+        """Return a view of the keys with their values, in the order of the keys."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[bytes]:
+        """Return a view of the values, in the order of their keys."""
+        return _Values(self)
+
     def sync(self) -> None:
         """Make every write that has returned so far survive a loss of power."""
         self._done(_abi.lib.kvs_sync(self._pointer))
@@ -317,6 +543,36 @@ class Store:
         """
         self._done(_abi.lib.kvs_compact(self._pointer))
 
+    def checkpoint(self, directory: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+        """Make a copy of the store in ``directory``, which must not exist or be empty.
+
+        Reads and writes go on meanwhile. The copy opens as it is and holds all writes up to one
+        moment, all of them durable. If this fails nothing of it stays. On the same file system it
+        takes hardly any space at first.
+
+        Raises:
+            StoreExistsError: something is in the directory.
+            UnsupportedError: the engine makes no copies.
+        """
+        path = _utf8(os.fsdecode(directory))
+        self._done(_abi.lib.kvs_checkpoint(self._pointer, path))
+
+    def verify(self) -> VerifyReport:
+        """Read every record, and return what is damaged. Damage is no error.
+
+        Changes nothing, and reads and writes go on meanwhile.
+        """
+        return report_of(self._json(_abi.lib.kvs_verify_json))
+
+    def stats(self) -> Stats:
+        """Return figures about the store."""
+        return stats_of(self._json(_abi.lib.kvs_stats_json))
+
+    def _json(self, ask: Callable[[int, Any], int]) -> bytes:
+        lent = c_void_p()
+        self._done(ask(self._pointer, byref(lent)))
+        return _taken(lent) or b""
+
     def serve(
         self,
         address: str = "127.0.0.1:0",
@@ -324,6 +580,9 @@ class Store:
         pool: Literal["shared-queue", "rayon", "naive"] | None = None,
         threads: int | None = None,
         connections_max: int | None = None,
+        request_bytes_max: int | None = None,
+        request_timeout: float | None = None,
+        stall_timeout: float | None = None,
         listen_fd: int | None = None,
     ) -> Server:
         """Start a server on this store, inside this process, and return it listening.
@@ -335,6 +594,9 @@ class Store:
             pool: how its threads are organised; the default is ``"shared-queue"``.
             threads: how many it has; by default one per processor.
             connections_max: most connections at a time.
+            request_bytes_max: longest request.
+            request_timeout: seconds that a request may take from its first byte to its last.
+            stall_timeout: seconds that a client may leave its replies unread.
             listen_fd: a descriptor that listens already, as a service manager passes it or
                 ``socket.fileno()`` gives it, to be used instead of ``address``. It is duplicated
                 and stays yours.
@@ -347,6 +609,17 @@ class Store:
             _abi.OPT_SERVER_POOL: pool,
             _abi.OPT_SERVER_THREADS: threads,
             _abi.OPT_SERVER_CONNECTIONS_MAX: connections_max,
+            _abi.OPT_SERVER_REQUEST_BYTES_MAX: request_bytes_max,
+            _abi.OPT_SERVER_REQUEST_TIMEOUT_MS: (
+                None
+                if request_timeout is None
+                else _options.milliseconds("request_timeout", request_timeout)
+            ),
+            _abi.OPT_SERVER_STALL_TIMEOUT_MS: (
+                None
+                if stall_timeout is None
+                else _options.milliseconds("stall_timeout", stall_timeout)
+            ),
             _abi.OPT_SERVER_LISTEN_FD: listen_fd,
         }
         return Server(self, self._handle, address, options)
@@ -367,19 +640,6 @@ class Store:
 
     _end = close
 
-    def __enter__(self) -> Store:
-        """Return the store itself, to be closed at the end of the block."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the store."""
-        self.close()
-
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<kvs.Store {self.path!r}, {state}>"
@@ -390,8 +650,23 @@ class Store:
             "a store cannot be pickled or copied; pass its path to the process that shall open it"
         )
 
-    def _done(self, status: int) -> bool:
-        """Return whether ``status`` is OK, and not another answer; raise if it is a failure."""
-        if status < 0:
-            raise self._handle.failure(status)
-        return status == _OK
+
+class _Items(ItemsView[bytes, bytes]):
+    """As ItemsView, without a lookup for each key, between which it could be removed."""
+
+    _mapping: Store
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self._mapping.scan()
+
+
+class _Values(ValuesView[bytes]):
+    """As ValuesView, without a lookup for each key, between which it could be removed."""
+
+    _mapping: Store
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._mapping._scan_all(values_of)
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == found for found in self)
