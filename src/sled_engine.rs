@@ -120,7 +120,8 @@ impl SledKvsEngine {
     /// engine; [`KvsError::Locked`] (without a process id) if it is open already;
     /// [`KvsError::NoStore`] and [`KvsError::StoreExists`] as the options ask;
     /// [`KvsError::InvalidOption`]; [`KvsError::Unsupported`] for reading only; [`KvsError::Io`],
-    /// [`KvsError::Corrupt`], [`KvsError::Thread`]; [`KvsError::Engine`] for what sled does not explain.
+    /// [`KvsError::Corrupt`], [`KvsError::Thread`]; [`KvsError::Engine`] for what sled does not
+    /// explain.
     #[expect(clippy::needless_pass_by_value, reason = "one signature for all engines")]
     pub fn open_with(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         options.check()?;

@@ -35,6 +35,7 @@
 //!
 //! One compaction runs at a time; any thread may run it.
 
+mod copying;
 mod figures;
 
 use std::path::PathBuf;
@@ -45,15 +46,15 @@ pub(crate) use figures::blocking_tombstone_bytes;
 
 use crate::error::{KvsError, Result};
 use crate::options::Options;
+use crate::store::compaction::copying::{Copying, Move};
 use crate::store::compaction::figures::{Counts, bytes_of};
 use crate::store::disk::Disk;
-use crate::store::keydir::{KeyHash, Keydir};
+use crate::store::keydir::Keydir;
 use crate::store::location::{Location, Seqno};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
-use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::reserve::RESERVE_BYTES;
-use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
+use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Segments, Snapshot};
 use crate::store::stats::Progress;
 use crate::store::verify::Meter;
@@ -70,9 +71,6 @@ const SMALL_SEGMENTS_MAX: usize = 8;
 /// Most live bytes that one background compaction copies or finds expired (256 MiB), so that space
 /// comes back in steps and the files of one edit stay few.
 const MOVED_BYTES_MAX: u64 = 256 << 20;
-
-/// Copies are appended in pieces of this length (1 MiB).
-const PIECE_LEN: usize = 1 << 20;
 
 /// How long a finished compaction waits for readers before it leaves files to a later sweep.
 const SWEEP_WAIT: Duration = Duration::from_millis(100);
@@ -97,16 +95,6 @@ enum Scope {
     Worthwhile,
     /// Every segment with anything dead in it.
     All,
-}
-
-/// A live record that was copied, or has expired.
-struct Move {
-    hash: KeyHash,
-    from: Location,
-    /// The copy; `None` if it has expired and its entry is to go.
-    to: Option<Location>,
-    len: usize,
-    expiry_ms: Option<u64>,
 }
 
 impl Compactor {
@@ -463,154 +451,6 @@ impl Compactor {
 fn may_forget_tombstone(seqno: Seqno, live: &[Arc<Segment>], inputs: &[Arc<Segment>]) -> bool {
     let stays = |segment: &&Arc<Segment>| !inputs.iter().any(|input| Arc::ptr_eq(input, segment));
     live.iter().filter(stays).all(|segment| seqno <= segment.all_after())
-}
-
-/// The copying half of a compaction.
-struct Copying<'a> {
-    compactor: &'a Compactor,
-    /// The segments that were live when it began, inputs included.
-    live: &'a [Arc<Segment>],
-    inputs: &'a [Arc<Segment>],
-    /// What has expired by then is left out.
-    now_ms: u64,
-    writer: Option<SegmentWriter>,
-    buffer: Vec<u8>,
-    outputs: Vec<Arc<Segment>>,
-    moves: Vec<Move>,
-    began: Instant,
-    bytes: u64,
-}
-
-impl<'a> Copying<'a> {
-    fn new(compactor: &'a Compactor, live: &'a [Arc<Segment>], inputs: &'a [Arc<Segment>]) -> Self {
-        Self {
-            compactor,
-            live,
-            inputs,
-            now_ms: compactor.segments.clock.now_ms(),
-            writer: None,
-            buffer: Vec::new(),
-            outputs: Vec::new(),
-            moves: Vec::new(),
-            began: Instant::now(),
-            bytes: 0,
-        }
-    }
-
-    fn copy_all(&mut self, stop: &dyn Fn() -> bool, meter: &mut Meter<'_>) -> Result<()> {
-        for input in self.inputs {
-            let mut scan = input.scan();
-            loop {
-                match scan.step()? {
-                    Step::Record { offset, record } => {
-                        meter.at(offset);
-                        self.take(input, offset, &record)?;
-                    }
-                    Step::End => break,
-                    Step::Damaged { offset, damage } => {
-                        input.set_damaged();
-                        return Err(input.corrupt(offset, damage));
-                    }
-                }
-                if self.buffer.len() >= PIECE_LEN {
-                    self.flush()?;
-                    self.pace();
-                    if stop() {
-                        return Ok(());
-                    }
-                }
-            }
-            meter.end_of_file(input.len());
-        }
-        Ok(())
-    }
-
-    /// Copies `record`, which lies at `offset` of `input`, if it is needed.
-    fn take(&mut self, input: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
-        match record.kind {
-            Kind::Put => self.take_put(input, offset, record),
-            // A clear is a tombstone of every key.
-            Kind::Tombstone | Kind::Clear if self.may_forget(record.seqno) => Ok(()),
-            Kind::Tombstone | Kind::Clear => {
-                self.append(&Draft::copy_of(record), record.seqno).map(drop)
-            }
-            Kind::Mark | Kind::Footer => Ok(()),
-        }
-    }
-
-    fn take_put(&mut self, input: &Segment, offset: u64, record: &Record<'_>) -> Result<()> {
-        let keydir = &self.compactor.keydir;
-        let (hash, from) = (keydir.hash(record.key), input.location(offset));
-        if !keydir.points_at(hash, from, &pin())? {
-            return Ok(());
-        }
-        let has_expired = record.expiry_ms.is_some_and(|expiry_ms| self.now_ms >= expiry_ms);
-        let to = if !has_expired {
-            Some(self.append(&Draft::copy_of(record), record.seqno)?)
-        } else if self.may_forget(record.seqno) {
-            None
-        } else {
-            self.append(&Draft::tombstone(record.key), record.seqno)?;
-            None
-        };
-        let (len, expiry_ms) = (record.len(), record.expiry_ms);
-        self.moves.push(Move { hash, from, to, len, expiry_ms });
-        Ok(())
-    }
-
-    fn may_forget(&self, seqno: Seqno) -> bool {
-        may_forget_tombstone(seqno, self.live, self.inputs)
-    }
-
-    /// Appends `draft`, with the seqno it had, and returns where.
-    fn append(&mut self, draft: &Draft<'_>, seqno: Seqno) -> Result<Location> {
-        let fits = |writer: &SegmentWriter| writer.fits(self.buffer.len() + draft.len());
-        if !self.writer.as_ref().is_some_and(fits) {
-            self.finish()?;
-            let segments = &self.compactor.segments;
-            let capacity = segments.seal_bytes().max(segment::capacity_for(draft.len()));
-            self.writer = Some(segments.create(Origin::Copies, Seqno::ZERO, capacity)?);
-        }
-        let writer = self.writer.as_mut().expect("made above");
-        let output = writer.segment();
-        let (base, salt) = (output.len(), output.header.salt);
-        let start = u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
-        let to = output.location(base + start);
-        draft.encode(&mut self.buffer, base, salt, seqno, BatchPlace::Alone);
-        if draft.kind != Kind::Put {
-            output.add_tombstone(draft.len());
-        }
-        writer.note(seqno);
-        Ok(to)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if let Some(writer) = &mut self.writer {
-            writer.append(&self.buffer).map_err(|failed| failed.error)?;
-            self.bytes += u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
-            self.buffer.clear();
-        }
-        Ok(())
-    }
-
-    /// Seals the current output, if there is one. After a failure too, so that it can be removed.
-    fn finish(&mut self) -> Result<()> {
-        let flushed = self.flush();
-        if let Some(mut writer) = self.writer.take() {
-            self.outputs.push(Arc::clone(writer.segment()));
-            flushed?;
-            writer.seal().map_err(|failed| failed.error)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until the copied bytes are within the rate that the options allow.
-    fn pace(&self) {
-        if let Some(rate) = self.compactor.options.compaction_bytes_per_second_max {
-            let due = Duration::from_millis(self.bytes.saturating_mul(1000) / rate);
-            thread::sleep(due.saturating_sub(self.began.elapsed()));
-        }
-    }
 }
 
 impl Drop for Compactor {

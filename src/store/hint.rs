@@ -20,8 +20,8 @@
 //!        | expiry 8, if the highest bit of the kind is set
 //! ```
 //! Integers are little-endian. A part holds the newest record of each key of that shard, puts and
-//! tombstones, in the order of their hashes. So a shard is built from one stretch of each hint, by
-//! merging what is sorted already, without a look at the segments, and shards nobody asks for cost
+//! tombstones, in the order of their hashes. So a shard is built from one stretch of each hint,
+//! all of them sorted already, without a look at the segments, and shards nobody asks for cost
 //! nothing: that is what makes an open fast.
 //!
 //! # What a key is
@@ -181,7 +181,9 @@ impl HintBuilder {
         for same_shard in self.entries.chunk_by(|one, other| one.hash.shard() == other.hash.shard())
         {
             let start = content.len();
-            same_shard.iter().for_each(|entry| entry.encode(&mut content));
+            for entry in same_shard {
+                entry.encode(&mut content);
+            }
             let bytes = content.get(start..).unwrap_or_default();
             let shard = same_shard.first().map_or(0, |entry| entry.hash.shard());
             parts.push(Part { shard, start, len: bytes.len(), crc: record::crc32c(0, bytes) });

@@ -662,7 +662,8 @@ mod tests {
     fn pending_shards_are_loaded_by_the_first_to_ask() {
         let hasher = KeyHasher::new(9);
         let source = Arc::new(Flaky { hasher, tried: Mutex::default() });
-        let keydir = Keydir::pending(hasher, Arc::clone(&source) as Arc<dyn ShardSource>, None);
+        let shared: Arc<dyn ShardSource> = Arc::<Flaky>::clone(&source);
+        let keydir = Keydir::pending(hasher, shared, None);
         let hash = hasher.hash(&5_u64.to_le_bytes());
         let guard = pin();
         assert!(keydir.make_ready(hash).is_err());

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! open      a hint for each live segment: the file beside it, or made by reading the segment
-//! later     the first to ask for a shard:  its part of each hint -> merge -> newest of each key
+//! later     the first to ask for a shard:  its part of each hint -> the newest of each key
 //! ```
-//! A shard is merged under its lock in the keydir, once, before anything in it can change. So what
+//! A shard is loaded under its lock in the keydir, once, before anything in it can change. So what
 //! is loaded is the state at the open, whenever that happens: compaction, which takes segments
 //! away, loads every shard first.
 //!
@@ -105,8 +105,8 @@ impl ShardSource for HintedIndex {
             self.read(source, shard, &mut part)?;
             entries.extend(part.iter().map(|entry| (*entry, index)));
         }
-        // Stable, because it merges what is in order already.
-        entries.sort_by(|(one, _), (other, _)| one.order().cmp(&other.order()));
+        // The stable sort, because it makes use of parts that are in order already.
+        entries.sort_by_key(|(entry, _)| entry.order());
         entries.dedup_by(|(entry, _), (newer, _)| entry.same_key(newer));
         entries.retain(|(entry, _)| entry.is_put && entry.seqno > self.clear);
         let live = |(entry, index): &(HintEntry, usize)| {

@@ -550,9 +550,7 @@ fn damaged_store(dir: &Path) -> PathBuf {
     store.remove_bytes(b"c").unwrap();
     store.close().unwrap();
     drop(KvStore::open(dir).unwrap());
-    let entries = dir.read_dir().unwrap().map(|entry| entry.unwrap().path());
-    let is_segment = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().ends_with(".log");
-    let file = entries.filter(is_segment).min().unwrap();
+    let file = crate::recovery::segments(dir).remove(0);
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[64 + 24 + 1] ^= 1;
     std::fs::write(&file, bytes).unwrap();

@@ -23,6 +23,12 @@ fn hints(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn remove_hints(dir: &Path) {
+    for hint in hints(dir) {
+        std::fs::remove_file(hint).unwrap();
+    }
+}
+
 /// A closed store: keys of every age, overwritten, removed, and moved by compaction.
 fn closed_store(dir: &Path) -> Content {
     let store = KvStore::open_with(dir, options()).unwrap();
@@ -55,7 +61,7 @@ fn closed_store(dir: &Path) -> Content {
 fn check_right_or_reported(dir: &Path, expected: &Content, what: &str) -> usize {
     let check_named = |error: &KvsError| match error {
         KvsError::Corrupt { path, .. } | KvsError::UnsupportedFormat { path, .. } => {
-            assert!(path.starts_with(dir), "{what}: {path:?}");
+            assert!(path.starts_with(dir), "{what}: {}", path.display());
         }
         other => panic!("{what}: {other:?}"),
     };
@@ -91,10 +97,11 @@ fn every_flipped_byte_is_right_or_reported() {
         for file in segments(&clean).iter().chain(&files(&clean, "MANIFEST-")) {
             let name = file.file_name().unwrap();
             let bytes = std::fs::read(file).unwrap();
-            for at in 0..bytes.len() {
+            // Without hints each open makes them anew: every third byte.
+            for at in (0..bytes.len()).step_by(if with_hints { 1 } else { 3 }) {
                 copy(&clean, &bent);
                 if !with_hints {
-                    hints(&bent).iter().for_each(|hint| std::fs::remove_file(hint).unwrap());
+                    remove_hints(&bent);
                 }
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << (at % 8);
@@ -169,8 +176,9 @@ fn every_flipped_byte_of_a_hint_changes_no_result() {
     }
 }
 
-/// Without a hint nobody knows whose record was in a hole. Keys that were written later are certain;
-/// of every other key the hole might have held the last write. Writing heals, compaction goes on.
+/// Without a hint nobody knows whose record was in a hole. Keys that were written later are
+/// certain; of every other key the hole might have held the last write. Writing heals, compaction
+/// goes on.
 #[test]
 fn a_hole_puts_in_doubt_what_it_may_have_changed_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -183,7 +191,7 @@ fn a_hole_puts_in_doubt_what_it_may_have_changed_and_nothing_else() {
     (30..80).for_each(|i: u32| store.set_bytes(&i.to_be_bytes(), &[8; 80]).unwrap());
     store.close().unwrap();
     drop(store);
-    hints(dir.path()).iter().for_each(|hint| std::fs::remove_file(hint).unwrap());
+    remove_hints(dir.path());
     // The header of the first record of all, so that not even its length is known.
     let first = &segments(dir.path())[0];
     let mut bytes = std::fs::read(first).unwrap();

@@ -9,19 +9,11 @@ use kvs::{
     WriteBatch,
 };
 
+use crate::recovery::segments;
 use crate::store::tiny_segments;
 
 fn options() -> Options {
     tiny_segments().segment_bytes_min(4096).auto_compaction(false)
-}
-
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().ends_with(".log"))
-        .collect();
-    files.sort();
-    files
 }
 
 fn snapshot_of_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
