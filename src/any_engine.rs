@@ -17,7 +17,7 @@ use crate::options::{Options, WriteOptions};
 use crate::scan::{Entries, Scan};
 #[cfg(feature = "sled")]
 use crate::sled_engine::SledKvsEngine;
-use crate::store::{KvStore, Stats, VerifyReport};
+use crate::store::{KvStore, Progress, Stats, VerifyReport};
 use crate::value::Value;
 use crate::write_batch::{Write, WriteBatch, WriteDone};
 
@@ -58,6 +58,21 @@ impl AnyEngine {
     /// [`KvsError::WrongEngine`] if another engine wrote `dir`, which is left as it is; otherwise
     /// as the engine's own `open_with`.
     pub fn open(dir: impl Into<PathBuf>, engine: Option<&str>, options: Options) -> Result<Self> {
+        Self::open_with_progress(dir, engine, options, &mut |_| {})
+    }
+
+    /// As [`AnyEngine::open`]; `progress` is called as by [`KvStore::open_with_progress`], and by
+    /// the `sled` engine not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`AnyEngine::open`].
+    pub fn open_with_progress(
+        dir: impl Into<PathBuf>,
+        engine: Option<&str>,
+        options: Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
         let dir = dir.into();
         let found = engine_dir::engine_in(&dir);
         let wanted = engine.or(found).unwrap_or(engine_dir::KVS);
@@ -70,7 +85,7 @@ impl AnyEngine {
             _ if asked == engine_dir::SLED => {
                 SledKvsEngine::open_with(dir, options).map(Self::Sled)
             }
-            _ => KvStore::open_with(dir, options).map(Self::Kvs),
+            _ => KvStore::open_with_progress(dir, options, progress).map(Self::Kvs),
         }
     }
 

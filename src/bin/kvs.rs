@@ -29,6 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Parser, Subcommand};
 use kvs::{AnyEngine, Durability, Expiry, KvStore, KvsEngine, KvsError, Options};
 
+use crate::progress::Bar;
 use crate::report::ReportArguments;
 
 /// Read and write a key-value store in a directory.
@@ -151,7 +152,7 @@ fn main() -> ExitCode {
 }
 
 fn set(dir: &Path, key: &[u8], value: &[u8], ttl_ms: Option<u64>) -> kvs::Result<()> {
-    let store = AnyEngine::open(dir, None, options())?;
+    let store = open(dir, options())?;
     match ttl_ms {
         Some(ttl_ms) => store.set_with_expiry(key, value, now_ms().saturating_add(ttl_ms))?,
         None => store.set_bytes(key, value)?,
@@ -160,14 +161,14 @@ fn set(dir: &Path, key: &[u8], value: &[u8], ttl_ms: Option<u64>) -> kvs::Result
 }
 
 fn get(dir: &Path, key: &[u8]) -> kvs::Result<()> {
-    match open_existing(dir)? {
+    match open_to_read(dir)? {
         Some(store) => answer::print(store.get_bytes(key)?.as_deref()),
         None => answer::print(None),
     }
 }
 
 fn ttl_ms(dir: &Path, key: &[u8]) -> kvs::Result<()> {
-    let expiry = open_existing(dir)?.map_or(Ok(Expiry::Absent), |store| store.expiry(key))?;
+    let expiry = open_to_read(dir)?.map_or(Ok(Expiry::Absent), |store| store.expiry(key))?;
     let left = match expiry {
         Expiry::Absent => None,
         Expiry::Never => Some("never".to_owned()),
@@ -183,26 +184,38 @@ fn now_ms() -> u64 {
 }
 
 fn rm(dir: &Path, key: &[u8]) -> kvs::Result<()> {
-    let store = open_existing(dir)?.ok_or(KvsError::KeyNotFound)?;
+    let store = match open(dir, options().create(false)) {
+        Err(KvsError::NoStore { .. }) => return Err(KvsError::KeyNotFound),
+        opened => opened?,
+    };
     store.remove_bytes(key)?;
     store.close()
 }
 
 fn scan(dir: &Path, arguments: &scan::ScanArguments) -> kvs::Result<()> {
-    open_existing(dir)?.map_or(Ok(()), |store| scan::print(&store, arguments))
+    open_to_read(dir)?.map_or(Ok(()), |store| scan::print(&store, arguments))
 }
 
-/// The store in `dir`. Where there is none, no key is found, and nothing is made for the asking.
-fn open_existing(dir: &Path) -> kvs::Result<Option<AnyEngine>> {
-    match AnyEngine::open(dir, None, options().create(false)) {
+/// The store in `dir`, for reading: our own engine's also while another process has it open. Where
+/// there is none, no key is found, and nothing is made for the asking.
+fn open_to_read(dir: &Path) -> kvs::Result<Option<AnyEngine>> {
+    let is_ours = AnyEngine::engine_in(dir) == Some("kvs");
+    match open(dir, options().create(false).read_only(is_ours)) {
         Err(KvsError::NoStore { .. }) => Ok(None),
         opened => opened.map(Some),
     }
 }
 
+/// The store in `dir`, with a bar if its files have to be read.
+fn open(dir: &Path, options: Options) -> kvs::Result<AnyEngine> {
+    let mut bar = Bar::new("opening");
+    AnyEngine::open_with_progress(dir, None, options, &mut |progress| bar.update(progress))
+}
+
 /// The store of our own engine in `dir`, for what only that one has.
-fn open_kvs(dir: &Path) -> kvs::Result<KvStore> {
-    KvStore::open_with(dir, options().create(false).auto_compaction(false))
+fn open_kvs(dir: &Path, options: Options) -> kvs::Result<KvStore> {
+    let mut bar = Bar::new("opening");
+    KvStore::open_with_progress(dir, options, &mut |progress| bar.update(progress))
 }
 
 /// Closing makes everything durable, so nothing needs to be synced before.

@@ -53,7 +53,6 @@ use crate::store::keydir::Keydir;
 use crate::store::location::{Location, Seqno};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
-use crate::store::reserve::RESERVE_BYTES;
 use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Segments, Snapshot};
 use crate::store::stats::Progress;
@@ -283,7 +282,7 @@ impl Compactor {
     ) -> Result<usize> {
         let now_ms = self.segments.clock.now_ms();
         let copied = |input: &Segment| input.lasting_bytes(now_ms) + input.tombstone_bytes();
-        let mut room = RESERVE_BYTES;
+        let mut room = self.segments.reserve.bytes();
         loop {
             let ran = self.replace(manifest, before, &inputs, sync_log, stop, progress);
             if !matches!(ran, Err(KvsError::NoSpace { .. })) {

@@ -39,7 +39,7 @@ impl KvStore {
         disk.create_dir_all(&dir)?;
         recovery::check_dir(&**disk, &dir, &options)?;
         let lock = disk.lock(&names::lock(&dir), options.lock_timeout)?;
-        let reserve = Arc::new(Reserve::new(Arc::clone(disk), &dir, log.clone()));
+        let reserve = Arc::new(Reserve::new(Arc::clone(disk), &dir, &options));
         if let Err(error) = reserve.hold() {
             log.warn(format_args!("no room for the reserve: {error}"));
         }

@@ -114,7 +114,7 @@ fn view(
         dir.to_path_buf(),
         options.clone(),
         // Never held, so nothing is written where a writer would see to it that there is room.
-        Arc::new(Reserve::new(Arc::clone(disk), dir, options.logger.clone())),
+        Arc::new(Reserve::new(Arc::clone(disk), dir, options)),
         manifest.store_id,
         SegmentId::new(manifest.log_from),
         last,

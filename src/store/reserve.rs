@@ -15,22 +15,27 @@
 //! The file holds zeros and is never synced: nothing but its size counts, and a short one is made
 //! anew. Any thread may call; `hold` and `lend` take a lock, `is_lent` does not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::logger::Logger;
+use crate::options::Options;
 use crate::store::disk::Disk;
 use crate::store::names;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
-/// What the reserve takes up (256 KiB): room for some thousand removes, or for the copies of
+/// Most that the reserve takes up (256 KiB): room for some thousand removes, or for the copies of
 /// segments of which little is live.
-pub(crate) const RESERVE_BYTES: u64 = 256 << 10;
+const RESERVE_BYTES_MAX: u64 = 256 << 10;
+
+/// It takes no more than so many of the largest segments: a store of small ones needs less.
+const RESERVE_SEGMENTS: u64 = 4;
 
 #[derive(Debug)]
 pub(crate) struct Reserve {
     disk: Arc<dyn Disk>,
     path: PathBuf,
+    bytes: u64,
     log: Logger,
     lent: AtomicBool,
     /// Held while the file is made or removed.
@@ -39,9 +44,15 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// A reserve in `dir` that counts as lent until [`Reserve::hold`].
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &std::path::Path, log: Logger) -> Self {
-        let path = names::reserve(dir);
-        Self { disk, path, log, lent: AtomicBool::new(true), change: Mutex::new(()) }
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, options: &Options) -> Self {
+        let (path, log) = (names::reserve(dir), options.logger.clone());
+        let bytes = RESERVE_BYTES_MAX.min(RESERVE_SEGMENTS * options.segment_bytes_max);
+        Self { disk, path, bytes, log, lent: AtomicBool::new(true), change: Mutex::new(()) }
+    }
+
+    /// What it takes up, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Where the store's messages go.
@@ -62,14 +73,14 @@ impl Reserve {
         }
         let _change = self.change.lock();
         if self.disk.exists(&self.path) {
-            if self.disk.open(&self.path)?.len()? == RESERVE_BYTES {
+            if self.disk.open(&self.path)?.len()? == self.bytes {
                 // Relaxed: as in `is_lent`.
                 self.lent.store(false, Ordering::Relaxed);
                 return Ok(());
             }
             self.disk.remove(&self.path)?;
         }
-        self.disk.hold_space(&self.path, RESERVE_BYTES)?;
+        self.disk.hold_space(&self.path, self.bytes)?;
         // Relaxed: as in `is_lent`.
         self.lent.store(false, Ordering::Relaxed);
         Ok(())

@@ -265,12 +265,20 @@ fn second_opener_is_told_which_process_has_the_store() {
     let pid = std::process::id();
     let path = dir.path().to_str().unwrap();
     let said = format!("{path} is open already in process {pid}\n");
-    for command in [&["set", "k", "v"][..], &["get", "k"], &["rm", "k"]] {
+    for command in [&["set", "k", "v"][..], &["rm", "k"], &["compact"]] {
         let arguments = [&["--dir", path], command].concat();
         check(KVS, dir.path(), &arguments, 1, "", &format!("kvs: {said}"));
     }
     let arguments = [path, "--addr", "127.0.0.1:0"];
     check(SERVER, dir.path(), &arguments, 1, "", &format!("kvs-server: {said}"));
+    // Who only reads does not disturb.
+    store.set_bytes(b"k", b"now").unwrap();
+    check(KVS, dir.path(), &["--dir", path, "get", "k"], 0, "now\n", "");
+    check(KVS, dir.path(), &["--dir", path, "scan"], 0, "k\tnow\n", "");
+    let dumped = "{\"key\":\"k\",\"value\":\"now\"}\n";
+    check(KVS, dir.path(), &["--dir", path, "dump"], 0, dumped, "");
+    let stat = text(run(KVS, dir.path(), &["--dir", path, "stat"]).stdout);
+    assert!(stat.contains("  key_count                 1\n"), "{stat}");
     store.close().unwrap();
     check(KVS, dir.path(), &["set", "k", "v"], 0, "", "");
 }

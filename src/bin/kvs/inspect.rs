@@ -49,7 +49,7 @@ struct StatReport {
 }
 
 pub(crate) fn stat(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()> {
-    let store = crate::open_kvs(dir)?;
+    let store = crate::open_kvs(dir, crate::options().read_only(true))?;
     let dir = dir.display().to_string();
     let report = StatReport { dir, stats: store.stats(), segments: store.segment_stats() };
     store.close()?;

@@ -66,7 +66,7 @@ struct Checkpoint {
 }
 
 pub(crate) fn compact(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()> {
-    let store = crate::open_kvs(dir)?;
+    let store = crate::open_kvs(dir, crate::options().create(false).auto_compaction(false))?;
     let bytes_before = store.stats().total_bytes;
     let mut bar = Bar::new("compacting");
     let compacted = store.compact_with(&mut |progress| bar.update(progress));
@@ -81,7 +81,7 @@ pub(crate) fn compact(dir: &Path, arguments: &ReportArguments) -> kvs::Result<()
 }
 
 pub(crate) fn checkpoint(dir: &Path, arguments: &CheckpointArguments) -> kvs::Result<()> {
-    let store = crate::open_kvs(dir)?;
+    let store = crate::open_kvs(dir, crate::options().create(false).auto_compaction(false))?;
     let mut bar = Bar::new("copying");
     let mut copied = Checkpoint { key_count: store.len()?, total_bytes: 0 };
     let made = store.checkpoint_with(&arguments.to, &mut |progress| {

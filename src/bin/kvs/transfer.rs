@@ -5,7 +5,7 @@ use std::io::{self, BufReader, BufWriter, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kvs::{AnyEngine, KvsEngine, KvsError, dump};
+use kvs::{KvsEngine, KvsError, dump};
 use serde::Serialize;
 
 use crate::progress::{Bar, Counted};
@@ -66,7 +66,8 @@ pub(crate) struct ImportArguments {
 }
 
 pub(crate) fn dump(dir: &Path) -> kvs::Result<()> {
-    let store = AnyEngine::open(dir, None, crate::options().create(false))?;
+    let store =
+        crate::open_to_read(dir)?.ok_or_else(|| KvsError::NoStore { path: dir.to_path_buf() })?;
     let out = io::stdout().lock();
     // A bar among the lines of a screen would only be in the way.
     if out.is_terminal() {
@@ -88,7 +89,7 @@ pub(crate) fn load(dir: &Path, arguments: &LoadArguments) -> kvs::Result<()> {
             Box::new(Counted::new(file, "loading", total_bytes))
         }
     };
-    let store = AnyEngine::open(dir, None, crate::options())?;
+    let store = crate::open(dir, crate::options())?;
     let input = BufReader::with_capacity(BUFFER_LEN, input);
     let loaded = dump::load(&store, input, arguments.skip);
     // What was loaded before a broken line is kept.
@@ -112,7 +113,7 @@ fn named(error: KvsError, file: Option<&Path>) -> KvsError {
 pub(crate) fn import(dir: &Path, arguments: &ImportArguments) -> kvs::Result<()> {
     // Looked at first, so that no store is made for nothing.
     dump::check_old(&arguments.from)?;
-    let store = AnyEngine::open(dir, None, crate::options())?;
+    let store = crate::open(dir, crate::options())?;
     let mut bar = Bar::new("importing");
     let imported = dump::import_old(&arguments.from, &store, &mut |progress| bar.update(progress));
     drop(bar);

@@ -207,8 +207,8 @@ fn every_failing_call_is_survived() {
             let fault = Fault { sticky, ..*fault };
             let stride = match (fault.chosen)(Call::Read) {
                 _ if soak => 1,
-                true => 17,
-                false => 2,
+                true => 29,
+                false => 3,
             };
             for durability in [Durability::Os, Durability::Sync] {
                 let make = || in_memory(durability);
