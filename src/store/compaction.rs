@@ -187,10 +187,8 @@ impl Compactor {
             let count = inputs.len();
             let (_, bytes_before) = self.segments.live_and_total_bytes();
             let began = Instant::now();
-            self.segments.set_compacting(true);
             let ran =
                 self.replace_in_room(&mut manifest, &before, inputs, sync_log, stop, progress);
-            self.segments.set_compacting(false);
             self.counts.add_time(began.elapsed());
             let (_, bytes_after) = self.segments.live_and_total_bytes();
             match ran {
@@ -202,6 +200,9 @@ impl Compactor {
                 ran => break ran.map(|done| done > 0),
             }
         };
+        // Where there was something to do, there may be more.
+        let is_done = scope == Scope::All || !matches!(ran, Ok(true));
+        self.segments.note_compacted(is_done);
         // Only now does this thread let go of what it retired.
         self.sweep()?;
         if let Err(error) = self.segments.reserve.hold() {
@@ -252,13 +253,15 @@ impl Compactor {
             .cloned()
             .collect();
         picked.sort_by_key(|segment| lasting(segment));
-        // Expired records count: for each there is an entry of the keydir to take out. The first
+        // Expired records count: for each there is an entry of the keydir to take out. Copies and
+        // what they are copied from are there at once, so near the bound steps are small. The first
         // segment goes whatever it holds.
+        let moved_bytes_max = self.segments.room_bytes().min(MOVED_BYTES_MAX);
         let mut moved = 0;
         picked.retain(|segment| {
             let is_first = moved == 0;
             moved += segment.live_bytes();
-            is_first || moved <= MOVED_BYTES_MAX
+            is_first || moved <= moved_bytes_max
         });
         let mut small = sealed;
         small.retain(|segment| is_small(segment));

@@ -39,11 +39,17 @@ impl Core {
         let (sync_log, stop) = (|| self.writer.sync_sealed(), || self.is_stopping());
         while !stop() {
             self.segments.compaction_wanted.wait(Some(SWEEP_INTERVAL));
-            let worked = self.tend_sealed(&stop).and_then(|()| {
-                while !stop() && self.compact_some(&sync_log, &stop)? {}
+            let work = || -> Result<()> {
+                while !stop() {
+                    let more = self.compact_some(&sync_log, &stop)?;
+                    self.tend_sealed(&stop)?;
+                    if !more {
+                        break;
+                    }
+                }
                 Ok(())
-            });
-            if let Err(error) = worked
+            };
+            if let Err(error) = work()
                 && !stop()
             {
                 let text = error.to_string();

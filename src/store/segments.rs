@@ -47,7 +47,7 @@ pub(crate) struct Segments {
     next_id: AtomicU64,
     /// Bytes that became dead since compaction was last woken.
     dead_bytes: AtomicU64,
-    /// Whether compaction is at work.
+    /// Whether compaction is at work, or is to look whether there is something to do.
     compacting: AtomicBool,
     /// The last write that may have been in a hole; zero if there are no holes.
     doubt: AtomicU64,
@@ -96,6 +96,16 @@ pub(crate) struct Snapshot {
     pub(crate) next_id: SegmentId,
     /// No sealed segment, of this moment or before, holds a higher seqno.
     pub(crate) seqno: Seqno,
+}
+
+/// How much writers are to be held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pressure {
+    None,
+    /// Files are within half a segment of their bound.
+    Some,
+    /// They are beyond it.
+    Full,
 }
 
 /// What lies at a location, for someone who looks for a key.
@@ -391,27 +401,52 @@ impl Segments {
         let dead = self.dead_bytes.fetch_add(len, Ordering::Relaxed) + len;
         if dead >= self.options.segment_bytes_min.max(1 << 10) / 2 {
             self.dead_bytes.store(0, Ordering::Relaxed);
-            self.compaction_wanted.raise();
+            self.want_compaction();
         }
     }
 
-    /// Says whether compaction is at work.
-    pub(crate) fn set_compacting(&self, at_work: bool) {
-        self.compacting.store(at_work, Ordering::Relaxed);
-        if !at_work {
-            self.space_returned.raise();
-        }
+    /// Has compaction look whether there is something to do. Until it has found nothing, waiting
+    /// for it can help.
+    pub(crate) fn want_compaction(&self) {
+        // Relaxed: it only decides whether writers wait a little.
+        self.compacting.store(true, Ordering::Relaxed);
+        self.compaction_wanted.raise();
     }
 
-    /// Whether files take more than twice the live bytes (or what the options make of it) and two
-    /// segments, and waiting for compaction can help.
-    pub(crate) fn is_over_bound(&self) -> bool {
+    /// Takes down that compaction has given space back, or that it has nothing more to do.
+    pub(crate) fn note_compacted(&self, is_done: bool) {
+        if is_done {
+            // Relaxed: as in `want_compaction`.
+            self.compacting.store(false, Ordering::Relaxed);
+        }
+        self.space_returned.raise();
+    }
+
+    /// How much writers are to be held back, so that files take no more than twice the live bytes
+    /// (or what the options make of it) and two segments.
+    pub(crate) fn pressure(&self) -> Pressure {
+        // Relaxed: as in `want_compaction`.
         if !self.compacting.load(Ordering::Relaxed) {
-            return false;
+            return Pressure::None;
         }
         let (live, total) = self.live_and_total_bytes();
+        match total.saturating_sub(self.bound_bytes(live)) {
+            over if over > 0 => Pressure::Full,
+            _ if total + self.seal_bytes() / 2 > self.bound_bytes(live) => Pressure::Some,
+            _ => Pressure::None,
+        }
+    }
+
+    /// What files may take beside `live` bytes of live records.
+    fn bound_bytes(&self, live: u64) -> u64 {
         let live_percent = 100 - u64::from(self.options.compaction_dead_percent_min);
-        total > live * 100 / live_percent + 2 * self.seal_bytes()
+        live * 100 / live_percent + 2 * self.seal_bytes()
+    }
+
+    /// What files may grow by before their bound is reached.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let (live, total) = self.live_and_total_bytes();
+        self.bound_bytes(live).saturating_sub(total)
     }
 
     /// The size at which a segment is to be sealed now: that of the live data, within the limits.
