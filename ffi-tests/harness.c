@@ -17,7 +17,7 @@ static int slow;
 static const char *program;
 
 static const phase *const tables[] = {basics_phases, refusals_phases, lifetimes_phases,
-                                      server_phases, writes_phases,   scans_phases,
+                                      server_phases, writes_phases, expiry_phases, views_phases,   scans_phases,
                                       upkeep_phases};
 
 int failures_now(void) {
