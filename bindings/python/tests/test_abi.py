@@ -101,7 +101,9 @@ def test_every_function_of_the_loaded_library_is_declared() -> None:
 
 
 def test_numbers_are_those_of_the_header() -> None:
-    defined = dict(re.findall(r"^#define KVS_(\w+) (-?\d+|UINT64_MAX)$", header(), flags=re.M))
+    defined = dict(
+        re.findall(r"^#define KVS_(\w+) (-?\d+|UINT64_MAX)$", header(), flags=re.MULTILINE)
+    )
     defined = {name: value.replace("UINT64_MAX", str(2**64 - 1)) for name, value in defined.items()}
     for name, value in vars(_abi).items():
         if name.isupper() and isinstance(value, int):

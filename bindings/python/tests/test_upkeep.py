@@ -55,7 +55,11 @@ def test_figures_are_those_of_the_store(store: kvs.Store) -> None:
     stats = store.stats()
     assert (stats.key_count, stats.record_count) == (9, 11)
     assert stats.total_bytes == stats.live_bytes + stats.dead_bytes > stats.live_bytes > 0
-    assert (stats.is_poisoned, stats.is_reserve_lent, stats.background_error) == (False, False, None)
+    assert (stats.is_poisoned, stats.is_reserve_lent, stats.background_error) == (
+        False,
+        False,
+        None,
+    )
     assert sum(stats.group_sizes) == stats.group_count > 0
     assert hash(stats) == hash(stats)
 
