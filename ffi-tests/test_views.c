@@ -166,6 +166,7 @@ static void closing_beside_refreshes_ends_the_view(const char *dir) {
         for (i = 0; i < 20; i++) CHECK_OK(kvs_set(store, "n", 1, &i, sizeof i));
         CHECK_OK(kvs_close(w.view));
         CHECK_STATUS(KVS_ERR_CLOSED, kvs_contains(w.view, "n", 1));
+        __atomic_store_n(&w.over, 1, __ATOMIC_SEQ_CST);
         for (t = 0; t < 2; t++) CHECK(pthread_join(threads[t], NULL) == 0);
         CHECK_STATUS(KVS_ERR_CLOSED, kvs_contains(w.view, "n", 1));
         kvs_store_free(w.view);

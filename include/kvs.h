@@ -477,7 +477,8 @@ typedef struct {
      */
     uint64_t open_us;
     /**
-     * Bytes of the records written since the store was opened; what compaction writes comes on top.
+     * Bytes of the records written since the store was opened; what compaction writes comes on
+     * top.
      */
     uint64_t written_bytes;
     /**
@@ -1501,7 +1502,7 @@ KVS_API KVS_MUST_USE kvs_status kvs_len(kvs_store *store, uint64_t *count);
  *          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
  * Threads: any.
  * Cost:    one record, however many keys there are, and a wait for a compaction under way; the
- *          space comes back in the background. With the engine sled every key is removed by itself.
+ *          space comes back in the background. With the engine sled each key is removed by itself.
  *
  * # Safety
  *

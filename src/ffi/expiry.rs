@@ -1,7 +1,7 @@
 //! Calls about when a key expires.
 //!
-//! In C a time is a number, and one that never comes, [`KVS_EXPIRY_NEVER`], stands for none, in both
-//! directions: the engine promises that it never comes, so nothing is lost by it.
+//! In C a time is a number, and [`KVS_EXPIRY_NEVER`] stands for none, in both directions: the
+//! engine promises that this time never comes, so nothing is lost by it.
 
 use std::ffi::c_void;
 

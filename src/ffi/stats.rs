@@ -8,9 +8,8 @@ use super::buffer::kvs_buf;
 use super::status::{KVS_OK, kvs_status};
 use super::store::kvs_store;
 use super::upkeep;
-use crate::any_engine::AnyEngine;
+use crate::any_engine::{AnyEngine, Stats};
 use crate::error::Result;
-use crate::store::Stats;
 
 /// Figures of a store, of about one moment. Later versions add members at the end and change none.
 #[repr(C)]
@@ -59,7 +58,8 @@ pub struct kvs_stats {
     pub is_reserve_lent: u64,
     /// How long opening the store took, in microseconds.
     pub open_us: u64,
-    /// Bytes of the records written since the store was opened; what compaction writes comes on top.
+    /// Bytes of the records written since the store was opened; what compaction writes comes on
+    /// top.
     pub written_bytes: u64,
     /// New log files begun since the store was opened.
     pub rotation_count: u64,

@@ -45,7 +45,7 @@ pub unsafe extern "C" fn kvs_len(store: *mut kvs_store, count: *mut u64) -> kvs_
 ///          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
 /// Threads: any.
 /// Cost:    one record, however many keys there are, and a wait for a compaction under way; the
-///          space comes back in the background. With the engine sled every key is removed by itself.
+///          space comes back in the background. With the engine sled each key is removed by itself.
 ///
 /// # Safety
 ///
