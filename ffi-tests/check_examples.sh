@@ -44,6 +44,11 @@ printf 'to: 110\nfrom: 90\n' | cmp - "$dir/out" || fail "scan prints something e
 printf 'from: 90\n' | cmp - "$dir/out" || fail "scan of a prefix prints something else"
 if "$OUT/scan" "$dir/file" 2>"$dir/out"; then fail "scan opens a file"; fi
 
+"$OUT/expiry" "$dir/sessions" >"$dir/out"
+expect "$dir/out" "the session is good for another 3600 s"
+expect "$dir/out" "an old one is not there"
+if "$OUT/expiry" "$dir/file" 2>"$dir/out"; then fail "expiry opens a file"; fi
+
 "$OUT/errors" "$dir/cities" no >"$dir/out"
 expect "$dir/out" "there"
 "$OUT/errors" "$dir/cities" se >"$dir/out"

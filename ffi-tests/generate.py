@@ -40,6 +40,7 @@ INPUTS = {
     "packed_keys": r'"\1\0\0\0k"',
     "packed_len": "5",
     "count": "1",
+    "expiry_ms": "1",
     "flags": "0",
     "timeout_ms": "0",
     "capacity": "sizeof dst",
@@ -59,6 +60,7 @@ NULL_ALLOWED = {
     ("kvs_server_start", "options"),
     ("kvs_swap", "previous"),
     ("kvs_compare_and_swap", "actual"),
+    ("kvs_set_expiry", "previous_ms"),
     ("kvs_set_logger", "fn"),
     ("kvs_set_logger", "userdata"),
 }

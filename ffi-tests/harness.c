@@ -17,8 +17,8 @@ static int slow;
 static const char *program;
 
 static const phase *const tables[] = {basics_phases, refusals_phases, lifetimes_phases,
-                                      server_phases, writes_phases,   scans_phases,
-                                      upkeep_phases};
+                                      server_phases, writes_phases,   expiry_phases,
+                                      views_phases,  scans_phases,    upkeep_phases};
 
 int failures_now(void) {
     return __atomic_load_n(&failures, __ATOMIC_SEQ_CST);

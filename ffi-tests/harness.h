@@ -29,6 +29,8 @@ extern const phase refusals_phases[];
 extern const phase lifetimes_phases[];
 extern const phase server_phases[];
 extern const phase writes_phases[];
+extern const phase expiry_phases[];
+extern const phase views_phases[];
 extern const phase scans_phases[];
 extern const phase upkeep_phases[];
 

@@ -38,6 +38,8 @@ static void defaults_of_options_can_be_read(const char *dir) {
     } defaults[] = {
         {KVS_OPT_DURABILITY, KVS_DURABILITY_INTERVAL},
         {KVS_OPT_ORDERED, 0},
+        {KVS_OPT_READ_ONLY, 0},
+        {KVS_OPT_COMPACTION_DEAD_PERCENT_MIN, 50},
         {KVS_OPT_SERVER_REQUEST_BYTES_MAX, 64u << 20},
         {KVS_OPT_SERVER_STALL_TIMEOUT_MS, 60000},
         {KVS_OPT_SYNC_INTERVAL_MS, 500},

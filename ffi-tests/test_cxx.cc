@@ -79,6 +79,30 @@ void batches_and_scans(kvs::store &store) {
     store.compact();
 }
 
+void expiry(kvs::store &store) {
+    const std::uint64_t later = UINT64_C(1) << 62;
+    CHECK(!store.expiry("e") && !store.set_expiry("e", later));
+    store.set_with_expiry("e", "1", later);
+    CHECK(store.expiry("e") == later && store.get("e") == "1");
+    CHECK(store.set_expiry("e", KVS_EXPIRY_NEVER) == later);
+    CHECK(store.expiry("e") == KVS_EXPIRY_NEVER);
+    kvs::batch writes;
+    store.write(writes.set_with_expiry("e", "2", 1));
+    CHECK(!store.contains("e") && !store.expiry("e"));
+}
+
+void views(kvs::store &store, const std::string &path) {
+    kvs::options chosen;
+    kvs::store view(path, chosen.set(KVS_OPT_READ_ONLY, 1));
+    store.set("seen", "1");
+    CHECK(!view.contains("seen"));
+    view.refresh();
+    CHECK(view.get("seen") == "1");
+    CHECK(code_of([&] { view.clear(); }) == KVS_ERR_READ_ONLY);
+    store.clear();
+    CHECK(store.size() == 0 && view.contains("seen"));
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -94,6 +118,8 @@ int main(int argc, char **argv) {
     kvs::store opened(dir + "/store", chosen);
     kvs::store store = std::move(opened);
     keys_and_values(store);
+    expiry(store);
+    views(store, dir + "/store");
     batches_and_scans(store);
     CHECK(code_of([&] { kvs::store second(dir + "/store"); }) == KVS_ERR_LOCKED);
     store.checkpoint(dir + "/copy");

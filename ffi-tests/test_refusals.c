@@ -78,6 +78,14 @@ static void options_that_cannot_work_are_refused(const char *dir) {
     CHECK_FAILS(KVS_ERR_NOT_UTF8, "KVS_OPT_ENGINE",
                 kvs_options_set_str(options, KVS_OPT_ENGINE, "\xff", 1));
 
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_COMPACTION_DEAD_PERCENT_MIN, 90));
+    CHECK_FAILS(KVS_ERR_INVALID, "KVS_OPT_COMPACTION_DEAD_PERCENT_MIN must be between 10 and 90",
+                kvs_options_set_u64(options, KVS_OPT_COMPACTION_DEAD_PERCENT_MIN, 91));
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_COMPACTION_DEAD_PERCENT_MIN, 9));
+    if (engine_is("kvs"))
+        CHECK_FAILS(KVS_ERR_INVALID, "dead_percent", kvs_open(dir, options, &store));
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_COMPACTION_DEAD_PERCENT_MIN, 10));
+
     /* What only shows together. */
     CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SYNC_INTERVAL_MS, 0));
     CHECK_FAILS(KVS_ERR_INVALID, "durability", kvs_open(dir, options, &store));

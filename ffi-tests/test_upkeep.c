@@ -135,6 +135,10 @@ static void figures_are_those_of_the_store(const char *dir) {
     CHECK(stats.tombstone_bytes > 0 && stats.segment_count > 0 && stats.index_bytes > 0);
     CHECK(stats.sync_count > 0);
     CHECK_NUMBER(0, stats.crash_tails_cut);
+    CHECK_NUMBER(stats.total_bytes, stats.live_bytes + stats.dead_bytes);
+    CHECK_NUMBER(2, stats.tombstone_count + 1);
+    CHECK(stats.written_bytes > 0 && stats.open_us > 0 && stats.sync_us >= stats.sync_us_max);
+    CHECK(stats.unsynced_bytes == 0 && stats.is_poisoned == 0 && stats.is_reserve_lent == 0);
     CHECK_OK(kvs_stats_json(store, &json));
     CHECK(says(json, "\"key_count\":9,"));
     kvs_store_free(store);

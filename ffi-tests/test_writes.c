@@ -187,7 +187,28 @@ static void an_answer_over_the_limit_is_refused(const char *dir) {
     kvs_store_free(store);
 }
 
+static void clear_removes_every_key(const char *dir) {
+    kvs_store *store = open_store(dir);
+    uint64_t count = 99;
+    uint32_t i;
+
+    CHECK_OK(kvs_clear(store)); /* Nothing there is no failure. */
+    for (i = 0; i < 1000; i++) CHECK_OK(kvs_set(store, &i, sizeof i, BYTES("v")));
+    CHECK_OK(kvs_clear(store));
+    CHECK_OK(kvs_len(store, &count));
+    CHECK_NUMBER(0, count);
+    CHECK_OK(kvs_set(store, BYTES("later"), BYTES("v")));
+    CHECK_OK(kvs_close(store));
+    kvs_store_free(store);
+    store = open_store(dir);
+    CHECK_OK(kvs_len(store, &count));
+    CHECK_NUMBER(1, count);
+    CHECK_VALUE(store, "later", "v");
+    kvs_store_free(store);
+}
+
 const phase writes_phases[] = {
+    {"clear_removes_every_key", PLAIN, clear_removes_every_key},
     {"a_batch_is_applied_whole_and_left_as_it_is", PLAIN,
      a_batch_is_applied_whole_and_left_as_it_is},
     {"a_batch_is_there_after_reopening", PLAIN, a_batch_is_there_after_reopening},

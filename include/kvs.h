@@ -206,6 +206,20 @@ extern "C" {
 #define KVS_OPT_ORDERED 12
 
 /**
+ * Number: 1 opens for reading only, a view of the moment of the open, beside a process that may
+ * have the store open for writing: nothing is locked or written, writes say KVS_ERR_READ_ONLY, and
+ * kvs_refresh shows what has been written since. 0 opens for reading and writing.
+ */
+#define KVS_OPT_READ_ONLY 13
+
+/**
+ * Number: from how much of it being dead on a segment file is compacted in the background, in
+ * percent: 10 to 90. Less saves space and copies more: files take up to 100 / (100 - this) times
+ * the live bytes.
+ */
+#define KVS_OPT_COMPACTION_DEAD_PERCENT_MIN 14
+
+/**
  * Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
  * Default: "shared-queue".
  */
@@ -296,6 +310,11 @@ extern "C" {
  * In KVS_OPT_SERVER_LISTEN_FD: none.
  */
 #define KVS_NO_FD 4294967295
+
+/**
+ * In place of a time: the key does not expire.
+ */
+#define KVS_EXPIRY_NEVER UINT64_MAX
 
 /**
  * For kvs_write: return only when the batch survives power loss, whatever KVS_OPT_DURABILITY says.
@@ -416,6 +435,88 @@ typedef struct {
      * Unfinished writes that the last open cut off and kept in "lost+found".
      */
     uint64_t crash_tails_cut;
+    /**
+     * Bytes of everything that is not live: total_bytes without live_bytes.
+     */
+    uint64_t dead_bytes;
+    /**
+     * Of the live bytes, those of keys that have expired; at least so many.
+     */
+    uint64_t expired_bytes;
+    /**
+     * Number of records that say that a key was removed.
+     */
+    uint64_t tombstone_count;
+    /**
+     * Number of files that compaction has replaced and that a reader, a buffer, an iterator or a
+     * checkpoint still holds. They are not part of total_bytes.
+     */
+    uint64_t retired_file_count;
+    /**
+     * Bytes of those files.
+     */
+    uint64_t retired_bytes;
+    /**
+     * Bytes of records that a loss of power would take at this moment.
+     */
+    uint64_t unsynced_bytes;
+    /**
+     * Age of the oldest of them, in microseconds; 0 if there are none.
+     */
+    uint64_t unsynced_us;
+    /**
+     * 1 if the store takes no more writes (KVS_ERR_POISONED), else 0.
+     */
+    uint64_t is_poisoned;
+    /**
+     * 1 if the disk was found full, so that only removes and compaction work, else 0.
+     */
+    uint64_t is_reserve_lent;
+    /**
+     * How long opening the store took, in microseconds.
+     */
+    uint64_t open_us;
+    /**
+     * Bytes of the records written since the store was opened; what compaction writes comes on
+     * top.
+     */
+    uint64_t written_bytes;
+    /**
+     * New log files begun since the store was opened.
+     */
+    uint64_t rotation_count;
+    /**
+     * How long the syncs took together, in microseconds.
+     */
+    uint64_t sync_us;
+    /**
+     * How long the longest of them took, in microseconds.
+     */
+    uint64_t sync_us_max;
+    /**
+     * How often a write was held back because compaction was behind.
+     */
+    uint64_t throttle_count;
+    /**
+     * How long writes were held back together, in microseconds.
+     */
+    uint64_t throttle_us;
+    /**
+     * How long a write was held back at most, in microseconds.
+     */
+    uint64_t throttle_us_max;
+    /**
+     * Bytes of files that compactions read since the store was opened.
+     */
+    uint64_t compaction_read_bytes;
+    /**
+     * Bytes of files that they wrote.
+     */
+    uint64_t compaction_written_bytes;
+    /**
+     * How long they took together, in microseconds.
+     */
+    uint64_t compaction_us;
 } kvs_stats;
 
 /**
@@ -742,7 +843,8 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
 
 /**
  * Opens the store in a directory, and creates both if they are missing and the options do not
- * forbid it. A directory is opened once at a time, by one process.
+ * forbid it. A directory is opened once at a time, by one process; with KVS_OPT_READ_ONLY by any
+ * number beside that one.
  *
  * path_utf8 is UTF-8 on every platform. options may be NULL for the defaults.
  *
@@ -751,9 +853,9 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  * Returns:   KVS_OK; KVS_ERR_LOCKED: it is open already; KVS_ERR_NOT_A_DIRECTORY;
  *            KVS_ERR_NO_STORE and KVS_ERR_STORE_EXISTS, if the options ask for that;
  *            KVS_ERR_WRONG_ENGINE; KVS_ERR_FORMAT; KVS_ERR_CORRUPT; KVS_ERR_UNSUPPORTED: no
- *            engine has that name; KVS_ERR_INVALID: an option cannot work, or the path is
- *            empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD;
- *            KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+ *            engine has that name, or it cannot open for reading only; KVS_ERR_INVALID: an
+ *            option cannot work, or the path is empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE;
+ *            KVS_ERR_IO; KVS_ERR_THREAD; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
  * Cost:      reads the whole store; an index of about 14 bytes for each key stays in memory.
  *
@@ -766,6 +868,27 @@ KVS_MUST_USE
 kvs_status kvs_open(const char *path_utf8,
                     const kvs_options *options,
                     kvs_store **store);
+
+/**
+ * Brings a store that is open for reading only (KVS_OPT_READ_ONLY) up to what the writing process
+ * has done by now: every later call on the store, from any thread, sees that or something newer.
+ * On failure the store shows what it showed before. On a store that is open for writing this does
+ * nothing: it always is as it is now.
+ *
+ * Iterators and servers that were begun before go on with what they began with, also after
+ * kvs_close. Buffers stay as they are. Until the last iterator of an older view is freed, the
+ * files it was made of take up space, even if the writing process has no more use for them.
+ *
+ * Returns: KVS_OK, also if nothing has changed; KVS_ERR_NO_STORE: it was removed; KVS_ERR_CORRUPT;
+ *          KVS_ERR_IO; KVS_ERR_PERMISSION; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads: any; calls at the same time wait for each other.
+ * Cost:    that of kvs_open; a look at the directory if nothing has changed.
+ *
+ * # Safety
+ *
+ * Promises 1 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_refresh(kvs_store *store);
 
 /**
  * Closes a store: waits for calls under way, makes everything durable, and lets go of the
@@ -860,10 +983,12 @@ KVS_API KVS_MUST_USE kvs_status kvs_contains(kvs_store *store, const void *key, 
 
 /**
  * Sets a key to a value, whether or not it was there. When this returns KVS_OK every later read
- * sees the value, and it is as durable as KVS_OPT_DURABILITY says.
+ * sees the value, and it is as durable as KVS_OPT_DURABILITY says. It does not expire, whatever
+ * the key did before.
  *
- * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NO_SPACE; KVS_ERR_IO;
- *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID.
+ * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_READ_ONLY;
+ *          KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
+ *          KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
  * Cost:    one write to the file, shared with those who write at the same time; with
  *          KVS_DURABILITY_SYNC a sync, shared too.
@@ -883,8 +1008,9 @@ kvs_status kvs_set(kvs_store *store,
 /**
  * Removes a key.
  *
- * Returns: KVS_OK; KVS_NOT_FOUND: it was not there, and nothing was written; KVS_ERR_IO;
- *          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID.
+ * Returns: KVS_OK; KVS_NOT_FOUND: it was not there, and nothing was written;
+ *          KVS_ERR_READ_ONLY; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
+ *          KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
  * Cost:    as kvs_set; nothing but a lookup if it is not there.
  *
@@ -977,6 +1103,74 @@ kvs_status kvs_get_many(kvs_store *store,
                         kvs_buf **packed_values);
 
 /**
+ * Sets a key to a value until expiry_ms, in milliseconds since the Unix epoch by the system's
+ * clock: from that millisecond on the key is absent, for every call, as if it had been removed. A
+ * time in the past is no failure: the key is absent at once, whether or not it was there. With
+ * KVS_EXPIRY_NEVER this is kvs_set. Setting the key anew takes its expiry off.
+ *
+ * Expired keys are counted by kvs_len, and take up space, until compaction has dropped them.
+ *
+ * Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has no expiry; otherwise as kvs_set.
+ * Threads: any.
+ * Cost:    as kvs_set, and 8 bytes in the file.
+ *
+ * # Safety
+ *
+ * Promises 1, 2 and 4.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_set_with_expiry(kvs_store *store,
+                               const void *key,
+                               size_t key_len,
+                               const void *value,
+                               size_t value_len,
+                               uint64_t expiry_ms);
+
+/**
+ * Stores when a key expires, in milliseconds since the Unix epoch, or KVS_EXPIRY_NEVER.
+ *
+ * Returns: KVS_OK; KVS_NOT_FOUND: the key is absent, or has expired; KVS_ERR_CORRUPT; KVS_ERR_IO;
+ *          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID. *expiry_ms is 0 unless
+ *          KVS_OK.
+ * Threads: any.
+ * Cost:    a lookup; does not depend on the length of the value with the engine kvs.
+ *
+ * # Safety
+ *
+ * Promises 1 to 4.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_get_expiry(kvs_store *store,
+                          const void *key,
+                          size_t key_len,
+                          uint64_t *expiry_ms);
+
+/**
+ * Lets a key expire at expiry_ms, as kvs_set_with_expiry does, or never with KVS_EXPIRY_NEVER. Its
+ * value stays, and nobody's write falls between.
+ *
+ * *previous_ms is when the key would have expired before, or KVS_EXPIRY_NEVER; 0 unless KVS_OK.
+ * previous_ms may be NULL if you do not want to know.
+ *
+ * Returns: KVS_OK; KVS_NOT_FOUND: the key is absent, and nothing was written; KVS_ERR_UNSUPPORTED:
+ *          the engine has no expiry (KVS_EXPIRY_NEVER it takes); otherwise as kvs_set and kvs_get.
+ * Threads: any.
+ * Cost:    kvs_get and kvs_set: the value is written anew. A lookup if the expiry is that already.
+ *
+ * # Safety
+ *
+ * Promises 1 to 4.
+ */
+KVS_API
+kvs_status kvs_set_expiry(kvs_store *store,
+                          const void *key,
+                          size_t key_len,
+                          uint64_t expiry_ms,
+                          uint64_t *previous_ms);
+
+/**
  * The bytes of a buffer. Not NULL for a buffer, also if it has no bytes; NULL for NULL. There is
  * no zero byte after the last one.
  *
@@ -1036,7 +1230,8 @@ KVS_API KVS_MUST_USE kvs_batch *kvs_batch_new(void);
 KVS_API void kvs_batch_free(kvs_batch *batch);
 
 /**
- * Adds to a batch: set a key to a value. A later write of the same key wins over an earlier one.
+ * Adds to a batch: set a key to a value, which does not expire. A later write of the same key wins
+ * over an earlier one.
  * On failure the batch is as it was.
  *
  * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
@@ -1054,6 +1249,28 @@ kvs_status kvs_batch_set(kvs_batch *batch,
                          size_t key_len,
                          const void *value,
                          size_t value_len);
+
+/**
+ * Adds to a batch: set a key to a value until expiry_ms; see kvs_set_with_expiry. KVS_EXPIRY_NEVER
+ * is kvs_batch_set. On failure the batch is as it was.
+ *
+ * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
+ *          Whether the engine has expiry is found by kvs_write.
+ * Threads: promise 5.
+ * Cost:    a copy of the key and the value, in memory.
+ *
+ * # Safety
+ *
+ * Promises 1, 2, 4 and 5.
+ */
+KVS_API
+KVS_MUST_USE
+kvs_status kvs_batch_set_with_expiry(kvs_batch *batch,
+                                     const void *key,
+                                     size_t key_len,
+                                     const void *value,
+                                     size_t value_len,
+                                     uint64_t expiry_ms);
 
 /**
  * Adds to a batch: remove a key. If the key is not there that has no effect, and is no failure.
@@ -1101,9 +1318,9 @@ KVS_API void kvs_batch_clear(kvs_batch *batch);
  * flags is 0 or KVS_WRITE_SYNC.
  *
  * Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
- *          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags; KVS_ERR_NO_SPACE;
- *          KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing
- *          of the batch is applied then.
+ *          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags, or an expiry and an engine
+ *          without; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
+ *          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing of the batch is applied then.
  * Threads: any for the store, promise 5 for the batch.
  * Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
  *
@@ -1263,7 +1480,8 @@ kvs_status kvs_iter_next_many(kvs_iter *iter,
 KVS_API void kvs_iter_free(kvs_iter *iter);
 
 /**
- * Stores the number of keys.
+ * Stores the number of keys. Keys that have expired count until compaction has dropped them, which
+ * kvs_compact does at once.
  *
  * Returns: KVS_OK; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. *count is 0 unless KVS_OK.
  * Threads: any.
@@ -1274,6 +1492,23 @@ KVS_API void kvs_iter_free(kvs_iter *iter);
  * Promises 1, 3 and 4.
  */
 KVS_API KVS_MUST_USE kvs_status kvs_len(kvs_store *store, uint64_t *count);
+
+/**
+ * Removes every key. After a crash all of them are gone or none is (with the engine sled, some may
+ * be); who reads at the same time may see some keys gone before others. Keys that are set
+ * meanwhile by other threads are gone or stay.
+ *
+ * Returns: KVS_OK; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
+ *          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+ * Threads: any.
+ * Cost:    one record, however many keys there are, and a wait for a compaction under way; the
+ *          space comes back in the background. With the engine sled each key is removed by itself.
+ *
+ * # Safety
+ *
+ * Promises 1 and 4.
+ */
+KVS_API KVS_MUST_USE kvs_status kvs_clear(kvs_store *store);
 
 /**
  * Makes every write that has returned so far survive power loss.
@@ -1384,8 +1619,11 @@ KVS_API KVS_MUST_USE kvs_status kvs_verify_json(kvs_store *store, kvs_buf **repo
 KVS_API KVS_MUST_USE kvs_status kvs_get_stats(kvs_store *store, kvs_stats *stats, size_t stats_len);
 
 /**
- * The same figures as JSON: an object whose members are called as those of kvs_stats. Later
- * versions may add members.
+ * The same figures as JSON: an object whose members are called as those of kvs_stats, of which
+ * is_poisoned and is_reserve_lent are true or false. Beyond them it has background_error, the text
+ * of what background compaction failed with last, until kvs_compact has returned it, or null; and
+ * group_sizes, an array that says how many groups were of 1 record, of 2 or 3, 4 to 7 and so on.
+ * Later versions may add members.
  *
  * Ownership: *json is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the end.
  *            NULL is stored on failure.

@@ -111,6 +111,12 @@ public:
                                     value.size()));
         return *this;
     }
+    /* Until expiry_ms, in milliseconds since the Unix epoch. */
+    batch &set_with_expiry(std::string_view key, std::string_view value, std::uint64_t expiry_ms) {
+        detail::check(kvs_batch_set_with_expiry(inner_.get(), detail::at(key), key.size(),
+                                                detail::at(value), value.size(), expiry_ms));
+        return *this;
+    }
     batch &remove(std::string_view key) {
         detail::check(kvs_batch_remove(inner_.get(), detail::at(key), key.size()));
         return *this;
@@ -195,6 +201,28 @@ public:
         detail::check(kvs_set(inner_.get(), detail::at(key), key.size(), detail::at(value),
                               value.size()));
     }
+    /* Until expiry_ms, in milliseconds since the Unix epoch; KVS_EXPIRY_NEVER does not come. */
+    void set_with_expiry(std::string_view key, std::string_view value, std::uint64_t expiry_ms) {
+        detail::check(kvs_set_with_expiry(inner_.get(), detail::at(key), key.size(),
+                                          detail::at(value), value.size(), expiry_ms));
+    }
+    /* When the key expires, or KVS_EXPIRY_NEVER; nullopt if it is absent. */
+    std::optional<std::uint64_t> expiry(std::string_view key) const {
+        std::uint64_t expiry_ms = 0;
+        if (detail::check(kvs_get_expiry(inner_.get(), detail::at(key), key.size(), &expiry_ms)) !=
+            KVS_OK)
+            return std::nullopt;
+        return expiry_ms;
+    }
+    /* Lets the key expire, or stay with KVS_EXPIRY_NEVER, and returns when it would have expired
+     * before; nullopt if it is absent. */
+    std::optional<std::uint64_t> set_expiry(std::string_view key, std::uint64_t expiry_ms) {
+        std::uint64_t before_ms = 0;
+        if (detail::check(kvs_set_expiry(inner_.get(), detail::at(key), key.size(), expiry_ms,
+                                         &before_ms)) != KVS_OK)
+            return std::nullopt;
+        return before_ms;
+    }
     /* Whether the key was there. */
     bool remove(std::string_view key) {
         return detail::check(kvs_remove(inner_.get(), detail::at(key), key.size())) == KVS_OK;
@@ -250,6 +278,10 @@ public:
         detail::check(kvs_get_stats(inner_.get(), &figures, sizeof figures));
         return figures;
     }
+    /* Removes every key. */
+    void clear() { detail::check(kvs_clear(inner_.get())); }
+    /* Shows what has been written since, if this is open for reading only. */
+    void refresh() { detail::check(kvs_refresh(inner_.get())); }
     void sync() { detail::check(kvs_sync(inner_.get())); }
     void compact() { detail::check(kvs_compact(inner_.get())); }
     void checkpoint(const std::string &dest_utf8) {

@@ -17,7 +17,8 @@ use crate::options::{Options, WriteOptions};
 use crate::scan::{Entries, Scan};
 #[cfg(feature = "sled")]
 use crate::sled_engine::SledKvsEngine;
-use crate::store::{KvStore, Progress, Stats, VerifyReport};
+pub(crate) use crate::store::Stats;
+use crate::store::{KvStore, Progress, VerifyReport};
 use crate::value::Value;
 use crate::write_batch::{Write, WriteBatch, WriteDone};
 

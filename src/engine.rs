@@ -489,7 +489,9 @@ pub(crate) fn write_now(engine: &impl KvsEngine, write: &Write) -> Result<()> {
 
 /// What an engine without expiry says to who would set one.
 pub(crate) fn without_expiry(engine: &impl KvsEngine) -> KvsError {
-    KvsError::Unsupported { engine: engine.name(), what: "expiry of keys" }
+    // A closed store says that first, on every engine.
+    let unsupported = KvsError::Unsupported { engine: engine.name(), what: "expiry of keys" };
+    engine.len().map_or_else(|error| error, |_| unsupported)
 }
 
 fn text(value: &[u8]) -> Result<String> {

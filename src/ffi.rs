@@ -43,6 +43,7 @@ mod status;
 
 mod batch;
 mod buffer;
+mod expiry;
 mod key;
 mod logger;
 mod options;

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::ptr;
 
 use super::boundary::{boundary, boundary_or, bytes, check_flags, give, lend, lend_mut, take_back};
+use super::expiry::expiry_of;
 use super::status::{KVS_OK, kvs_status};
 use super::store::kvs_store;
 use crate::engine::KvsEngine;
@@ -47,7 +48,8 @@ pub unsafe extern "C" fn kvs_batch_free(batch: *mut kvs_batch) {
     boundary_or((), || drop(batch));
 }
 
-/// Adds to a batch: set a key to a value. A later write of the same key wins over an earlier one.
+/// Adds to a batch: set a key to a value, which does not expire. A later write of the same key wins
+/// over an earlier one.
 /// On failure the batch is as it was.
 ///
 /// Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
@@ -77,6 +79,44 @@ pub unsafe extern "C" fn kvs_batch_set(
         check_key(key)?;
         check_value(value)?;
         batch.writes.set(key, value);
+        Ok(KVS_OK)
+    })
+}
+
+/// Adds to a batch: set a key to a value until expiry_ms; see kvs_set_with_expiry. KVS_EXPIRY_NEVER
+/// is kvs_batch_set. On failure the batch is as it was.
+///
+/// Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
+///          Whether the engine has expiry is found by kvs_write.
+/// Threads: promise 5.
+/// Cost:    a copy of the key and the value, in memory.
+///
+/// # Safety
+///
+/// Promises 1, 2, 4 and 5.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn kvs_batch_set_with_expiry(
+    batch: *mut kvs_batch,
+    key: *const c_void,
+    key_len: usize,
+    value: *const c_void,
+    value_len: usize,
+    expiry_ms: u64,
+) -> kvs_status {
+    boundary(|| {
+        // SAFETY: promises 1, 4 and 5.
+        let batch = unsafe { lend_mut("batch", batch) }?;
+        // SAFETY: promise 2.
+        let key = unsafe { bytes("key", key, key_len) }?;
+        // SAFETY: promise 2.
+        let value = unsafe { bytes("value", value, value_len) }?;
+        check_key(key)?;
+        check_value(value)?;
+        match expiry_of(expiry_ms) {
+            Some(expiry_ms) => batch.writes.set_with_expiry(key, value, expiry_ms),
+            None => batch.writes.set(key, value),
+        };
         Ok(KVS_OK)
     })
 }
@@ -150,9 +190,9 @@ pub unsafe extern "C" fn kvs_batch_clear(batch: *mut kvs_batch) {
 /// flags is 0 or KVS_WRITE_SYNC.
 ///
 /// Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
-///          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags; KVS_ERR_NO_SPACE;
-///          KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing
-///          of the batch is applied then.
+///          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags, or an expiry and an engine
+///          without; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
+///          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing of the batch is applied then.
 /// Threads: any for the store, promise 5 for the batch.
 /// Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
 ///

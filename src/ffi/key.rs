@@ -1,6 +1,4 @@
 //! Calls on single keys, and on several that have nothing to do with each other.
-//!
-//! A write with an expiry belongs here, beside `kvs_set`.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -111,10 +109,12 @@ pub unsafe extern "C" fn kvs_contains(
 }
 
 /// Sets a key to a value, whether or not it was there. When this returns KVS_OK every later read
-/// sees the value, and it is as durable as KVS_OPT_DURABILITY says.
+/// sees the value, and it is as durable as KVS_OPT_DURABILITY says. It does not expire, whatever
+/// the key did before.
 ///
-/// Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NO_SPACE; KVS_ERR_IO;
-///          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID.
+/// Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_READ_ONLY;
+///          KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
+///          KVS_ERR_NULL; KVS_ERR_INVALID.
 /// Threads: any.
 /// Cost:    one write to the file, shared with those who write at the same time; with
 ///          KVS_DURABILITY_SYNC a sync, shared too.
@@ -143,8 +143,9 @@ pub unsafe extern "C" fn kvs_set(
 
 /// Removes a key.
 ///
-/// Returns: KVS_OK; KVS_NOT_FOUND: it was not there, and nothing was written; KVS_ERR_IO;
-///          KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL; KVS_ERR_INVALID.
+/// Returns: KVS_OK; KVS_NOT_FOUND: it was not there, and nothing was written;
+///          KVS_ERR_READ_ONLY; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
+///          KVS_ERR_NULL; KVS_ERR_INVALID.
 /// Threads: any.
 /// Cost:    as kvs_set; nothing but a lookup if it is not there.
 ///

@@ -46,6 +46,14 @@ pub const KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX: i32 = 11;
 /// Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
 /// for it.
 pub const KVS_OPT_ORDERED: i32 = 12;
+/// Number: 1 opens for reading only, a view of the moment of the open, beside a process that may
+/// have the store open for writing: nothing is locked or written, writes say KVS_ERR_READ_ONLY, and
+/// kvs_refresh shows what has been written since. 0 opens for reading and writing.
+pub const KVS_OPT_READ_ONLY: i32 = 13;
+/// Number: from how much of it being dead on a segment file is compacted in the background, in
+/// percent: 10 to 90. Less saves space and copies more: files take up to 100 / (100 - this) times
+/// the live bytes.
+pub const KVS_OPT_COMPACTION_DEAD_PERCENT_MIN: i32 = 14;
 
 /// Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
 /// Default: "shared-queue".
@@ -107,7 +115,7 @@ const READ_MODE: &str = "a KVS_READ_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 21] = [
+const NUMBERS: [Number; 23] = [
     number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
     number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
@@ -125,6 +133,14 @@ const NUMBERS: [Number; 21] = [
         "",
     ),
     number(KVS_OPT_ORDERED, "KVS_OPT_ORDERED", 0, 1, SWITCH),
+    number(KVS_OPT_READ_ONLY, "KVS_OPT_READ_ONLY", 0, 1, SWITCH),
+    number(
+        KVS_OPT_COMPACTION_DEAD_PERCENT_MIN,
+        "KVS_OPT_COMPACTION_DEAD_PERCENT_MIN",
+        50,
+        90,
+        "between 10 and 90",
+    ),
     number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
     number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
     number(KVS_OPT_SERVER_LISTEN_FD, "KVS_OPT_SERVER_LISTEN_FD", U32_MAX, U32_MAX, COUNT),
@@ -259,9 +275,11 @@ impl kvs_options {
             _ => return Err(Failure::Invalid { argument: "KVS_OPT_READ_MODE", must: READ_MODE }),
         };
         let bytes_per_second = self.number(KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX)?;
+        let dead_percent = self.number(KVS_OPT_COMPACTION_DEAD_PERCENT_MIN)?;
         Ok(Options::new()
             .durability(durability)
             .read_mode(read_mode)
+            .read_only(self.is_read_only()?)
             .create(self.number(KVS_OPT_CREATE)? == 1)
             .exclusive(self.number(KVS_OPT_EXCLUSIVE)? == 1)
             .lock_timeout(self.milliseconds(KVS_OPT_LOCK_TIMEOUT_MS)?)
@@ -269,7 +287,12 @@ impl kvs_options {
             .segment_bytes_max(self.number(KVS_OPT_SEGMENT_BYTES_MAX)?)
             .ordered(self.number(KVS_OPT_ORDERED)? == 1)
             .auto_compaction(self.number(KVS_OPT_AUTO_COMPACTION)? == 1)
-            .compaction_bytes_per_second_max((bytes_per_second > 0).then_some(bytes_per_second)))
+            .compaction_bytes_per_second_max((bytes_per_second > 0).then_some(bytes_per_second))
+            .compaction_dead_percent_min(u8::try_from(dead_percent).unwrap_or(u8::MAX)))
+    }
+
+    pub(super) fn is_read_only(&self) -> Outcome<bool> {
+        Ok(self.number(KVS_OPT_READ_ONLY)? == 1)
     }
 
     /// The part of the choices that concerns how a server treats its clients.

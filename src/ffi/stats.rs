@@ -8,7 +8,7 @@ use super::buffer::kvs_buf;
 use super::status::{KVS_OK, kvs_status};
 use super::store::kvs_store;
 use super::upkeep;
-use crate::any_engine::AnyEngine;
+use crate::any_engine::{AnyEngine, Stats};
 use crate::error::Result;
 
 /// Figures of a store, of about one moment. Later versions add members at the end and change none.
@@ -37,24 +37,122 @@ pub struct kvs_stats {
     pub sync_count: u64,
     /// Unfinished writes that the last open cut off and kept in "lost+found".
     pub crash_tails_cut: u64,
+    /// Bytes of everything that is not live: total_bytes without live_bytes.
+    pub dead_bytes: u64,
+    /// Of the live bytes, those of keys that have expired; at least so many.
+    pub expired_bytes: u64,
+    /// Number of records that say that a key was removed.
+    pub tombstone_count: u64,
+    /// Number of files that compaction has replaced and that a reader, a buffer, an iterator or a
+    /// checkpoint still holds. They are not part of total_bytes.
+    pub retired_file_count: u64,
+    /// Bytes of those files.
+    pub retired_bytes: u64,
+    /// Bytes of records that a loss of power would take at this moment.
+    pub unsynced_bytes: u64,
+    /// Age of the oldest of them, in microseconds; 0 if there are none.
+    pub unsynced_us: u64,
+    /// 1 if the store takes no more writes (KVS_ERR_POISONED), else 0.
+    pub is_poisoned: u64,
+    /// 1 if the disk was found full, so that only removes and compaction work, else 0.
+    pub is_reserve_lent: u64,
+    /// How long opening the store took, in microseconds.
+    pub open_us: u64,
+    /// Bytes of the records written since the store was opened; what compaction writes comes on
+    /// top.
+    pub written_bytes: u64,
+    /// New log files begun since the store was opened.
+    pub rotation_count: u64,
+    /// How long the syncs took together, in microseconds.
+    pub sync_us: u64,
+    /// How long the longest of them took, in microseconds.
+    pub sync_us_max: u64,
+    /// How often a write was held back because compaction was behind.
+    pub throttle_count: u64,
+    /// How long writes were held back together, in microseconds.
+    pub throttle_us: u64,
+    /// How long a write was held back at most, in microseconds.
+    pub throttle_us_max: u64,
+    /// Bytes of files that compactions read since the store was opened.
+    pub compaction_read_bytes: u64,
+    /// Bytes of files that they wrote.
+    pub compaction_written_bytes: u64,
+    /// How long they took together, in microseconds.
+    pub compaction_us: u64,
 }
 
 impl kvs_stats {
-    /// The figures of `engine`. A new one is a line above, at the end, and a line here.
+    /// The figures of `engine`. They are taken apart without a rest, so that a new one does not
+    /// compile before it has been decided upon: a number is a member, at the end; a text or a list
+    /// is in the JSON only.
     fn of(engine: &AnyEngine) -> Result<Self> {
-        let now = engine.stats()?;
+        let Stats {
+            key_count,
+            live_bytes,
+            total_bytes,
+            tombstone_bytes,
+            segment_count,
+            index_bytes,
+            compaction_count,
+            group_count,
+            record_count,
+            sync_count,
+            crash_tails_cut,
+            dead_bytes,
+            expired_bytes,
+            tombstone_count,
+            retired_file_count,
+            retired_bytes,
+            unsynced_bytes,
+            unsynced_us,
+            is_poisoned,
+            is_reserve_lent,
+            open_us,
+            written_bytes,
+            rotation_count,
+            sync_us,
+            sync_us_max,
+            throttle_count,
+            throttle_us,
+            throttle_us_max,
+            compaction_read_bytes,
+            compaction_written_bytes,
+            compaction_us,
+            background_error: _,
+            group_sizes: _,
+        } = engine.stats()?;
         Ok(Self {
-            key_count: now.key_count,
-            live_bytes: now.live_bytes,
-            total_bytes: now.total_bytes,
-            tombstone_bytes: now.tombstone_bytes,
-            segment_count: now.segment_count,
-            index_bytes: now.index_bytes,
-            compaction_count: now.compaction_count,
-            group_count: now.group_count,
-            record_count: now.record_count,
-            sync_count: now.sync_count,
-            crash_tails_cut: now.crash_tails_cut,
+            key_count,
+            live_bytes,
+            total_bytes,
+            tombstone_bytes,
+            segment_count,
+            index_bytes,
+            compaction_count,
+            group_count,
+            record_count,
+            sync_count,
+            crash_tails_cut,
+            dead_bytes,
+            expired_bytes,
+            tombstone_count,
+            retired_file_count,
+            retired_bytes,
+            unsynced_bytes,
+            unsynced_us,
+            is_poisoned: is_poisoned.into(),
+            is_reserve_lent: is_reserve_lent.into(),
+            open_us,
+            written_bytes,
+            rotation_count,
+            sync_us,
+            sync_us_max,
+            throttle_count,
+            throttle_us,
+            throttle_us_max,
+            compaction_read_bytes,
+            compaction_written_bytes,
+            compaction_us,
         })
     }
 
@@ -99,8 +197,11 @@ pub unsafe extern "C" fn kvs_get_stats(
     })
 }
 
-/// The same figures as JSON: an object whose members are called as those of kvs_stats. Later
-/// versions may add members.
+/// The same figures as JSON: an object whose members are called as those of kvs_stats, of which
+/// is_poisoned and is_reserve_lent are true or false. Beyond them it has background_error, the text
+/// of what background compaction failed with last, until kvs_compact has returned it, or null; and
+/// group_sizes, an array that says how many groups were of 1 record, of 2 or 3, 4 to 7 and so on.
+/// Later versions may add members.
 ///
 /// Ownership: *json is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the end.
 ///            NULL is stored on failure.
@@ -124,5 +225,5 @@ pub unsafe extern "C" fn kvs_stats_json(
 // Members that are all of 8 bytes leave no gaps. It only ever grows.
 const _: () = {
     let len = mem::size_of::<kvs_stats>();
-    assert!(len >= 88 && len.is_multiple_of(8));
+    assert!(len >= 248 && len.is_multiple_of(8));
 };

@@ -20,11 +20,12 @@ use super::status::{KVS_OK, kvs_status};
 use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
+use crate::sync::Mutex;
 
 /// An open store. All calls on it may be made from any thread at once, kvs_store_free excepted.
 #[derive(Debug)]
 pub struct kvs_store {
-    engine: AnyEngine,
+    engine: Current,
     born: Generation,
     /// Whether a call on this handle panicked. What it left half-done is unknown, so no more is
     /// written through it; reads verify what they return.
@@ -32,12 +33,17 @@ pub struct kvs_store {
 }
 
 impl kvs_store {
-    pub(super) fn new(engine: AnyEngine) -> Self {
+    fn new(engine: Current) -> Self {
         Self { engine, born: Generation::now(), panicked: AtomicBool::new(false) }
     }
 
     /// Runs a call that changes nothing.
     pub(super) fn read<R>(&self, call: impl FnOnce(&AnyEngine) -> Outcome<R>) -> Outcome<R> {
+        self.on_current(|current| current.with(call))
+    }
+
+    /// Runs a call on the engine of this moment, or on which one that is.
+    fn on_current<R>(&self, call: impl FnOnce(&Current) -> Outcome<R>) -> Outcome<R> {
         if self.born.is_past() {
             return Err(Failure::Forked);
         }
@@ -55,6 +61,63 @@ impl kvs_store {
             return Err(Failure::Poisoned);
         }
         self.read(call)
+    }
+}
+
+/// The engine that calls on a handle go to.
+#[derive(Debug)]
+enum Current {
+    /// One for all of the handle's life.
+    Fixed(AnyEngine),
+    /// A view, in whose place `kvs_refresh` puts newer ones.
+    View {
+        newest: Mutex<AnyEngine>,
+        /// Held while a newer one is made: of two refreshes that overlap, the one that looked
+        /// first must not have the last word; and none may undo that the store is closed.
+        replacing: Mutex<()>,
+    },
+}
+
+impl Current {
+    fn new(engine: AnyEngine, is_view: bool) -> Self {
+        if is_view {
+            Self::View { newest: Mutex::new(engine), replacing: Mutex::new(()) }
+        } else {
+            Self::Fixed(engine)
+        }
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&AnyEngine) -> R) -> R {
+        match self {
+            Self::Fixed(engine) => call(engine),
+            Self::View { newest, .. } => {
+                // A handle of it, so that a long call does not hold up the others.
+                let engine = newest.lock().clone();
+                call(&engine)
+            }
+        }
+    }
+
+    fn refresh(&self) -> Result<()> {
+        match self {
+            // It always is as it is now, but may be closed, which `len` says.
+            Self::Fixed(engine) => engine.len().map(|_| ()),
+            Self::View { newest, replacing } => {
+                let _replacing = replacing.lock();
+                let now = self.with(KvsEngine::refresh)?;
+                // Dropped behind the lock: it may be the last handle of a view.
+                let _previous = mem::replace(&mut *newest.lock(), now);
+                Ok(())
+            }
+        }
+    }
+
+    fn close(&self) -> Result<()> {
+        let _replacing = match self {
+            Self::Fixed(_) => None,
+            Self::View { replacing, .. } => Some(replacing.lock()),
+        };
+        self.with(KvsEngine::close)
     }
 }
 
@@ -110,7 +173,8 @@ const _: () = {
 };
 
 /// Opens the store in a directory, and creates both if they are missing and the options do not
-/// forbid it. A directory is opened once at a time, by one process.
+/// forbid it. A directory is opened once at a time, by one process; with KVS_OPT_READ_ONLY by any
+/// number beside that one.
 ///
 /// path_utf8 is UTF-8 on every platform. options may be NULL for the defaults.
 ///
@@ -119,9 +183,9 @@ const _: () = {
 /// Returns:   KVS_OK; KVS_ERR_LOCKED: it is open already; KVS_ERR_NOT_A_DIRECTORY;
 ///            KVS_ERR_NO_STORE and KVS_ERR_STORE_EXISTS, if the options ask for that;
 ///            KVS_ERR_WRONG_ENGINE; KVS_ERR_FORMAT; KVS_ERR_CORRUPT; KVS_ERR_UNSUPPORTED: no
-///            engine has that name; KVS_ERR_INVALID: an option cannot work, or the path is
-///            empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_THREAD;
-///            KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
+///            engine has that name, or it cannot open for reading only; KVS_ERR_INVALID: an
+///            option cannot work, or the path is empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE;
+///            KVS_ERR_IO; KVS_ERR_THREAD; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
 /// Threads:   any.
 /// Cost:      reads the whole store; an index of about 14 bytes for each key stays in memory.
 ///
@@ -151,7 +215,35 @@ fn open(path: &Path, options: &kvs_options) -> Outcome<kvs_store> {
     keep_panics_quiet();
     fork::watch().map_err(|error| KvsError::io("watch for forks of the user of", path, error))?;
     let engine = AnyEngine::open(path, options.text(KVS_OPT_ENGINE), options.store_options()?)?;
-    Ok(kvs_store::new(engine))
+    Ok(kvs_store::new(Current::new(engine, options.is_read_only()?)))
+}
+
+/// Brings a store that is open for reading only (KVS_OPT_READ_ONLY) up to what the writing process
+/// has done by now: every later call on the store, from any thread, sees that or something newer.
+/// On failure the store shows what it showed before. On a store that is open for writing this does
+/// nothing: it always is as it is now.
+///
+/// Iterators and servers that were begun before go on with what they began with, also after
+/// kvs_close. Buffers stay as they are. Until the last iterator of an older view is freed, the
+/// files it was made of take up space, even if the writing process has no more use for them.
+///
+/// Returns: KVS_OK, also if nothing has changed; KVS_ERR_NO_STORE: it was removed; KVS_ERR_CORRUPT;
+///          KVS_ERR_IO; KVS_ERR_PERMISSION; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+/// Threads: any; calls at the same time wait for each other.
+/// Cost:    that of kvs_open; a look at the directory if nothing has changed.
+///
+/// # Safety
+///
+/// Promises 1 and 4.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn kvs_refresh(store: *mut kvs_store) -> kvs_status {
+    boundary(|| {
+        // SAFETY: promises 1 and 4.
+        let store = unsafe { lend("store", store) }?;
+        store.on_current(|current| Ok(current.refresh()?))?;
+        Ok(KVS_OK)
+    })
 }
 
 /// Closes a store: waits for calls under way, makes everything durable, and lets go of the
@@ -172,7 +264,7 @@ pub unsafe extern "C" fn kvs_close(store: *mut kvs_store) -> kvs_status {
     boundary(|| {
         // SAFETY: promises 1 and 4.
         let store = unsafe { lend("store", store) }?;
-        store.read(|engine| Ok(engine.close()?))?;
+        store.on_current(|current| Ok(current.close()?))?;
         Ok(KVS_OK)
     })
 }

@@ -1,4 +1,4 @@
-//! Calls on the store as a whole. One that empties it belongs here, beside `kvs_len`.
+//! Calls on the store as a whole.
 
 use std::ffi::c_char;
 use std::ptr;
@@ -14,7 +14,8 @@ use crate::engine::KvsEngine;
 use crate::error::Result;
 use crate::value::Value;
 
-/// Stores the number of keys.
+/// Stores the number of keys. Keys that have expired count until compaction has dropped them, which
+/// kvs_compact does at once.
 ///
 /// Returns: KVS_OK; KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. *count is 0 unless KVS_OK.
 /// Threads: any.
@@ -34,6 +35,26 @@ pub unsafe extern "C" fn kvs_len(store: *mut kvs_store, count: *mut u64) -> kvs_
         *count = store.read(|engine| Ok(engine.len()?))?;
         Ok(KVS_OK)
     })
+}
+
+/// Removes every key. After a crash all of them are gone or none is (with the engine sled, some may
+/// be); who reads at the same time may see some keys gone before others. Keys that are set
+/// meanwhile by other threads are gone or stay.
+///
+/// Returns: KVS_OK; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
+///          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL.
+/// Threads: any.
+/// Cost:    one record, however many keys there are, and a wait for a compaction under way; the
+///          space comes back in the background. With the engine sled each key is removed by itself.
+///
+/// # Safety
+///
+/// Promises 1 and 4.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn kvs_clear(store: *mut kvs_store) -> kvs_status {
+    // SAFETY: promises 1 and 4.
+    unsafe { change(store, KvsEngine::clear) }
 }
 
 /// Makes every write that has returned so far survive power loss.

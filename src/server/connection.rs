@@ -22,6 +22,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 
@@ -66,8 +67,10 @@ const AGAIN: u64 = 2;
 struct State {
     session: Session,
     opened_ms: u64,
-    /// The request that has arrived in part: its number, and since when it is incomplete.
-    partial: Option<(u64, u64)>,
+    /// Number of the request that arrived in part last.
+    partial_number: u64,
+    /// Since when it is incomplete, if it is.
+    partial_since_ms: Option<u64>,
     /// When the client last took a byte while there were more for it.
     stalled_ms: Option<u64>,
     /// Since when the newline of the first reply is owed.
@@ -111,7 +114,8 @@ impl<E: KvsEngine> Connection<E> {
         let state = State {
             session,
             opened_ms: control.now_ms(),
-            partial: None,
+            partial_number: 0,
+            partial_since_ms: None,
             stalled_ms: None,
             newline_owed_ms: None,
             last_reads: STOP_READS_MAX,
@@ -311,13 +315,13 @@ impl<E: KvsEngine> Connection<E> {
             return Ok(Some(Turn::Gone));
         }
         // While replies are not taken we do not read, so a request cannot be the client's fault.
-        state.partial =
-            session.partial_request().filter(|_| wants_input).map(|number| match state.partial {
-                Some((same, since_ms)) if same == number => (number, since_ms),
-                _ => (number, now_ms),
-            });
-        let partial_since = state.partial.map(|(_, since_ms)| since_ms);
-        let request_ms = due(partial_since, millis(options.request_timeout));
+        let partial = session.partial_request().filter(|_| wants_input);
+        state.partial_since_ms = partial.map(|number| {
+            let before = mem::replace(&mut state.partial_number, number);
+            let since_ms = state.partial_since_ms.unwrap_or(now_ms);
+            if before == number { since_ms } else { now_ms }
+        });
+        let request_ms = due(state.partial_since_ms, millis(options.request_timeout));
         if request_ms <= now_ms {
             session.refuse("the request did not arrive in time");
             return Ok(None);

@@ -9,9 +9,9 @@ use std::{fs, str};
 use cbindgen::{Builder, Config};
 
 /// The files that hold the C ABI, in the order in which the header tells its story.
-const SOURCES: [&str; 12] = [
-    "version", "status", "logger", "options", "store", "key", "buffer", "batch", "scan", "upkeep",
-    "stats", "server",
+const SOURCES: [&str; 13] = [
+    "version", "status", "logger", "options", "store", "key", "expiry", "buffer", "batch", "scan",
+    "upkeep", "stats", "server",
 ];
 
 fn root() -> &'static Path {

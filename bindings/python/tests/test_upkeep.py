@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import check_python, in_fork
@@ -53,7 +54,14 @@ def test_figures_are_those_of_the_store(store: kvs.Store) -> None:
     del store[b"0"]
     stats = store.stats()
     assert (stats.key_count, stats.record_count) == (9, 11)
-    assert stats.total_bytes > stats.live_bytes > 0
+    assert stats.total_bytes == stats.live_bytes + stats.dead_bytes > stats.live_bytes > 0
+    assert (stats.is_poisoned, stats.is_reserve_lent, stats.background_error) == (
+        False,
+        False,
+        None,
+    )
+    assert sum(stats.group_sizes) == stats.group_count > 0
+    assert hash(stats) == hash(stats)
 
 
 def test_every_figure_of_the_library_has_its_name_here(store: kvs.Store) -> None:
@@ -65,7 +73,8 @@ def test_every_figure_of_the_library_has_its_name_here(store: kvs.Store) -> None
 
 
 def test_what_a_newer_library_says_beyond_that_is_left_out() -> None:
-    figures = {field.name: 1 for field in dataclasses.fields(kvs.Stats)}
+    figures: dict[str, Any] = {field.name: 1 for field in dataclasses.fields(kvs.Stats)}
+    figures["group_sizes"] = (1, 2)
     text = json.dumps({**figures, "invented_later": 2}).encode()
     assert _reports.stats_of(text) == kvs.Stats(**figures)
 
@@ -166,6 +175,11 @@ def test_new_calls_are_refused_in_a_fork_and_on_a_closed_store(store: kvs.Store)
         lambda: store.checkpoint("nowhere"),
         store.verify,
         store.stats,
+        store.clear,
+        store.refresh,
+        lambda: store.set(b"k", b"w", ttl=1),
+        lambda: store.expiry(b"k"),
+        lambda: store.persist(b"k"),
     )
 
     def refusals(kind: type[kvs.Error]) -> int:

@@ -76,6 +76,8 @@ OPT_SEGMENT_BYTES_MAX: Final = 9
 OPT_AUTO_COMPACTION: Final = 10
 OPT_COMPACTION_BYTES_PER_SECOND_MAX: Final = 11
 OPT_ORDERED: Final = 12
+OPT_READ_ONLY: Final = 13
+OPT_COMPACTION_DEAD_PERCENT_MIN: Final = 14
 OPT_SERVER_POOL: Final = 1000
 OPT_SERVER_THREADS: Final = 1001
 OPT_SERVER_CONNECTIONS_MAX: Final = 1002
@@ -96,6 +98,8 @@ READ_MAPPED: Final = 0
 READ_POSITIONED: Final = 1
 
 WRITE_SYNC: Final = 1
+
+EXPIRY_NEVER: Final = (1 << 64) - 1
 
 SCAN_REVERSE: Final = 1
 SCAN_KEYS_ONLY: Final = 2
@@ -137,6 +141,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "kvs_options_set_str": (_status, (_handle, c_int32, _in, c_size_t)),
     "kvs_options_get_u64": (_status, (_handle, c_int32, POINTER(c_uint64))),
     "kvs_open": (_status, (_in, _handle, POINTER(_handle))),
+    "kvs_refresh": (_status, (_handle,)),
     "kvs_close": (_status, (_handle,)),
     "kvs_store_free": (None, (_handle,)),
     "kvs_get": (_status, (_handle, _in, c_size_t, POINTER(_handle))),
@@ -153,12 +158,16 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         (_handle, _in, c_size_t, _in, c_size_t, _in, c_size_t, _handle_out),
     ),
     "kvs_get_many": (_status, (_handle, _in, c_size_t, c_size_t, _handle_out)),
+    "kvs_set_with_expiry": (_status, (_handle, _in, c_size_t, _in, c_size_t, c_uint64)),
+    "kvs_get_expiry": (_status, (_handle, _in, c_size_t, POINTER(c_uint64))),
+    "kvs_set_expiry": (_status, (_handle, _in, c_size_t, c_uint64, POINTER(c_uint64))),
     "kvs_buf_data": (c_void_p, (_handle,)),
     "kvs_buf_len": (c_size_t, (_handle,)),
     "kvs_buf_free": (None, (_handle,)),
     "kvs_batch_new": (_handle, ()),
     "kvs_batch_free": (None, (_handle,)),
     "kvs_batch_set": (_status, (_handle, _in, c_size_t, _in, c_size_t)),
+    "kvs_batch_set_with_expiry": (_status, (_handle, _in, c_size_t, _in, c_size_t, c_uint64)),
     "kvs_batch_remove": (_status, (_handle, _in, c_size_t)),
     "kvs_batch_count": (c_size_t, (_handle,)),
     "kvs_batch_clear": (None, (_handle,)),
@@ -176,6 +185,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     ),
     "kvs_iter_free": (None, (_handle,)),
     "kvs_len": (_status, (_handle, POINTER(c_uint64))),
+    "kvs_clear": (_status, (_handle,)),
     "kvs_sync": (_status, (_handle,)),
     "kvs_compact": (_status, (_handle,)),
     "kvs_checkpoint": (_status, (_handle, _in)),

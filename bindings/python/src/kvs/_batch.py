@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from . import _abi
 from ._bytes import Bytes, as_bytes
+from ._expiry import Seconds, expiry_of
 
 if TYPE_CHECKING:
     from ._store import Store
@@ -50,6 +51,27 @@ class Batch:
         key, value = as_bytes("a key", key), as_bytes("a value", value)
         with self._lock:
             self._done(_abi.lib.kvs_batch_set(self._pointer, key, len(key), value, len(value)))
+
+    def set(
+        self,
+        key: Bytes,
+        value: Bytes,
+        *,
+        expiry_ms: int | None = None,
+        ttl: Seconds | None = None,
+    ) -> None:
+        """Add: set ``key`` to ``value``, and let it expire as :meth:`Store.set` says.
+
+        ``ttl`` counts from this call, not from the writing of the batch.
+        """
+        key, value = as_bytes("a key", key), as_bytes("a value", value)
+        at = expiry_of(expiry_ms, ttl)
+        with self._lock:
+            self._done(
+                _abi.lib.kvs_batch_set_with_expiry(
+                    self._pointer, key, len(key), value, len(value), at
+                )
+            )
 
     def __delitem__(self, key: Bytes) -> None:
         """Add: remove ``key``. If it is not there when the batch is written, that is no error."""

@@ -11,31 +11,78 @@ from typing import Any
 class Stats:
     """Figures of a store, of about one moment; :meth:`Store.stats` makes it.
 
+    ``_us`` are microseconds. What is counted is counted since the store was opened.
+
     Attributes:
         key_count: number of keys.
+        total_bytes: bytes of all segment files: live and dead ones.
         live_bytes: bytes of the newest records of all keys, with what stands around them.
-        total_bytes: bytes of all segment files.
-        tombstone_bytes: bytes of the records that say that a key was removed.
+        expired_bytes: of these, those of keys that have expired; at least so many.
+        dead_bytes: bytes of everything else, which compaction gives back.
+        tombstone_count: number of the records that say that a key was removed.
+        tombstone_bytes: bytes of them.
         segment_count: number of segment files.
+        retired_file_count: number of files that compaction has replaced and somebody still reads.
+        retired_bytes: bytes of them.
         index_bytes: memory of the index.
-        compaction_count: compactions since the store was opened.
-        group_count: groups of writes since the store was opened, each one write to the file.
-        record_count: records written since the store was opened.
-        sync_count: syncs of the disk since the store was opened.
+        unsynced_bytes: bytes that a loss of power would take at this moment.
+        unsynced_us: age of the oldest of them.
+        is_poisoned: whether the store takes no more writes (:class:`PoisonedError`).
+        is_reserve_lent: whether the disk was found full, so that only removing and compaction work.
+        background_error: what background compaction failed with last, until :meth:`Store.compact`
+            has raised it.
         crash_tails_cut: unfinished writes that the last open cut off and kept in ``lost+found``.
+        open_us: how long opening the store took.
+        group_count: groups of writes, each one write to the file.
+        record_count: records written.
+        written_bytes: bytes of them; what compaction writes comes on top.
+        group_sizes: how many groups were of 1 record, of 2 or 3, 4 to 7, and so on.
+        rotation_count: log files begun.
+        sync_count: syncs of the disk.
+        sync_us: how long they took together.
+        sync_us_max: how long the longest of them took.
+        throttle_count: how often a write was held back because compaction was behind.
+        throttle_us: how long writes were held back together.
+        throttle_us_max: how long a write was held back at most.
+        compaction_count: compactions.
+        compaction_read_bytes: bytes of files that they read.
+        compaction_written_bytes: bytes of files that they wrote.
+        compaction_us: how long they took together.
     """
 
     key_count: int
-    live_bytes: int
     total_bytes: int
+    live_bytes: int
+    expired_bytes: int
+    dead_bytes: int
+    tombstone_count: int
     tombstone_bytes: int
     segment_count: int
+    retired_file_count: int
+    retired_bytes: int
     index_bytes: int
-    compaction_count: int
+    unsynced_bytes: int
+    unsynced_us: int
+    is_poisoned: bool
+    is_reserve_lent: bool
+    background_error: str | None
+    crash_tails_cut: int
+    open_us: int
     group_count: int
     record_count: int
+    written_bytes: int
+    group_sizes: tuple[int, ...]
+    rotation_count: int
     sync_count: int
-    crash_tails_cut: int
+    sync_us: int
+    sync_us_max: int
+    throttle_count: int
+    throttle_us: int
+    throttle_us_max: int
+    compaction_count: int
+    compaction_read_bytes: int
+    compaction_written_bytes: int
+    compaction_us: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +137,9 @@ class VerifyReport:
 
 def stats_of(text: bytes) -> Stats:
     """Return the figures in ``text``, which is JSON of the library."""
-    return Stats(**_known(Stats, json.loads(text)))
+    members = _known(Stats, json.loads(text))
+    members["group_sizes"] = tuple(members["group_sizes"])
+    return Stats(**members)
 
 
 def report_of(text: bytes) -> VerifyReport:

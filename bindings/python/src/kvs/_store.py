@@ -21,6 +21,7 @@ from . import _abi, _log, _options
 from ._batch import Batch
 from ._bytes import Bytes, Pairs, as_bytes, pack_keys, unpack_values
 from ._errors import LockedError, failure
+from ._expiry import Seconds, expiry_of, told
 from ._handle import Handle, Held, own
 from ._reports import Stats, VerifyReport, report_of, stats_of
 from ._scan import Item, Records, Scan, items_of, keys_of, values_of
@@ -41,8 +42,6 @@ _OK: Final = _abi.OK
 
 # What `pop` was not given.
 _MISSING: Final = object()
-# Keys that `clear` removes at a time.
-_CLEARED_AT_ONCE: Final = 1000
 
 
 def open(  # noqa: A001  as in gzip, shelve and dbm
@@ -50,6 +49,7 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
     *,
     create: bool = True,
     exclusive: bool = False,
+    read_only: bool = False,
     sync: Sync | None = None,
     engine: str | None = None,
     read_mode: Literal["mapped", "positioned"] | None = None,
@@ -59,15 +59,20 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
     ordered: bool = False,
     auto_compaction: bool = True,
     compaction_bytes_per_second_max: int | None = None,
+    compaction_dead_percent_min: int | None = None,
 ) -> Store:
     """Open the store in the directory ``path``.
 
-    Only one process can have a directory open, and it can have it open once.
+    Only one process can have a directory open, and it can have it open once. Beside it, any number
+    can have it open with ``read_only=True``.
 
     Args:
         path: the directory. It is created with its parents if it is missing.
         create: whether to create a store where there is none.
         exclusive: whether to refuse a directory that holds a store already.
+        read_only: whether to open a view of the store as it is now, which another process may be
+            writing: nothing is locked or written, writes raise :class:`ReadOnlyError`, and
+            :meth:`Store.refresh` shows what has been written since.
         sync: what a write that has returned survives. ``"os"``: the death of the process.
             A number of seconds: as ``"os"``, and a loss of power costs at most the writes of the
             last so many seconds. ``"always"``: a loss of power. The default is 0.5 seconds.
@@ -81,6 +86,8 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
             are iterated over for the first time; costs memory, each key and about 75 bytes.
         auto_compaction: whether to give dead space back in the background.
         compaction_bytes_per_second_max: most bytes that background compaction copies per second.
+        compaction_dead_percent_min: from how much of it being dead on a file is compacted in the
+            background, 10 to 90 percent. Less saves space, and copies more.
 
     Raises:
         LockedError: it is open already.
@@ -96,11 +103,13 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         _abi.OPT_READ_MODE: _options.choice("read_mode", read_mode, _READ_MODES),
         _abi.OPT_CREATE: int(create),
         _abi.OPT_EXCLUSIVE: int(exclusive),
+        _abi.OPT_READ_ONLY: int(read_only),
         _abi.OPT_SEGMENT_BYTES_MIN: segment_bytes_min,
         _abi.OPT_SEGMENT_BYTES_MAX: segment_bytes_max,
         _abi.OPT_ORDERED: int(ordered),
         _abi.OPT_AUTO_COMPACTION: int(auto_compaction),
         _abi.OPT_COMPACTION_BYTES_PER_SECOND_MAX: compaction_bytes_per_second_max,
+        _abi.OPT_COMPACTION_DEAD_PERCENT_MIN: compaction_dead_percent_min,
         **_durability(sync),
     }
     _log.start()
@@ -110,7 +119,7 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         wait = min(left, _WAIT_SECONDS)
         options[_abi.OPT_LOCK_TIMEOUT_MS] = _options.milliseconds("lock_timeout", wait)
         try:
-            return Store(_open(name, options), name)
+            return Store(_open(name, options), name, read_only=read_only)
         except LockedError:
             if wait == left:
                 raise
@@ -223,11 +232,12 @@ class Store(Held, MutableMapping[bytes, bytes]):
     (b'Oslo', None, False, 1)
     """
 
-    __slots__ = ("__weakref__", "_pointer")
+    __slots__ = ("__weakref__", "_pointer", "_read_only")
 
-    def __init__(self, pointer: int, path: str) -> None:
+    def __init__(self, pointer: int, path: str, *, read_only: bool) -> None:
         """Take over ``pointer``; use :func:`kvs.open`."""
         self._pointer = pointer
+        self._read_only = read_only
         self._handle = Handle("store", path, pointer, _abi.lib.kvs_store_free)
         own(self, self._handle)
 
@@ -235,6 +245,11 @@ class Store(Held, MutableMapping[bytes, bytes]):
     def path(self) -> str:
         """The directory, as it was given to :func:`kvs.open`."""
         return self._handle.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened for reading only."""
+        return self._read_only
 
     @property
     def closed(self) -> bool:
@@ -303,6 +318,74 @@ class Store(Held, MutableMapping[bytes, bytes]):
         if status < 0:
             raise self._handle.failure(status)
 
+    def set(
+        self,
+        key: Bytes,
+        value: Bytes,
+        *,
+        expiry_ms: int | None = None,
+        ttl: Seconds | None = None,
+    ) -> None:
+        """Set ``key`` to ``value``, and let it expire: from then on it is absent everywhere.
+
+        Without a time this is ``store[key] = value``, which does not expire. A time in the past is
+        no error: the key is absent at once. Setting a key anew takes its expiry off.
+
+        >>> import kvs
+        >>> with kvs.open("sessions") as store:
+        ...     store.set(b"7", b"ada", ttl=3600)
+        ...     store.persist(b"7"), store.persist(b"7"), store.expiry(b"7")
+        (True, False, None)
+
+        Args:
+            key: the key.
+            value: its new value.
+            expiry_ms: the time, in milliseconds since the Unix epoch by the system's clock; of a
+                ``datetime`` with a time zone ``int(when.timestamp() * 1000)``.
+            ttl: instead, how long it stays from now on: seconds, or a ``timedelta``.
+
+        Raises:
+            UnsupportedError: the engine has no expiry.
+        """
+        key, value = as_bytes("a key", key), as_bytes("a value", value)
+        at = expiry_of(expiry_ms, ttl)
+        self._done(
+            _abi.lib.kvs_set_with_expiry(self._pointer, key, len(key), value, len(value), at)
+        )
+
+    def expiry(self, key: Bytes) -> int | None:
+        """Return when ``key`` expires, in milliseconds since the Unix epoch; None for never.
+
+        KeyError if it is absent, or has expired.
+        """
+        data = as_bytes("a key", key)
+        at = c_uint64()
+        if not self._done(
+            _abi.lib.kvs_get_expiry(self._pointer, data, len(data), byref(at)),
+        ):
+            raise KeyError(key)
+        return told(at.value)
+
+    def set_expiry(
+        self, key: Bytes, *, expiry_ms: int | None = None, ttl: Seconds | None = None
+    ) -> int | None:
+        """Let ``key`` expire as :meth:`set` says, or never; return what :meth:`expiry` was.
+
+        Its value stays, and no other write comes between. KeyError if it is absent.
+        """
+        data = as_bytes("a key", key)
+        at = expiry_of(expiry_ms, ttl)
+        before = c_uint64()
+        if not self._done(
+            _abi.lib.kvs_set_expiry(self._pointer, data, len(data), at, byref(before)),
+        ):
+            raise KeyError(key)
+        return told(before.value)
+
+    def persist(self, key: Bytes) -> bool:
+        """Take the expiry of ``key`` off, and return whether it had one; KeyError if absent."""
+        return self.set_expiry(key) is not None
+
     def __delitem__(self, key: Bytes) -> None:
         """Remove ``key``; KeyError if it is absent."""
         if not self.discard(key):
@@ -319,7 +402,10 @@ class Store(Held, MutableMapping[bytes, bytes]):
         return self._done(_abi.lib.kvs_contains(self._pointer, data, len(data)))
 
     def __len__(self) -> int:
-        """Return the number of keys; costs the same however many there are."""
+        """Return the number of keys; costs the same however many there are.
+
+        Keys that have expired count until compaction has dropped them, as :meth:`compact` does.
+        """
         count = c_uint64()
         self._done(_abi.lib.kvs_len(self._pointer, byref(count)))
         return count.value
@@ -424,16 +510,12 @@ class Store(Held, MutableMapping[bytes, bytes]):
         batch.write()
 
     def clear(self) -> None:
-        """Remove every key that is there for the whole of the call.
+        """Remove every key, at the cost of one write however many there are.
 
-        This is many batches: other threads, and a crash, may see some keys removed and others not.
+        After a crash all of them are gone or none is; other threads may see some of them gone
+        before others.
         """
-        batch = self.batch()
-        for key in self.scan(keys_only=True, ordered=False):
-            del batch[key]
-            if len(batch) == _CLEARED_AT_ONCE:
-                batch.write()
-        batch.write()
+        self._done(_abi.lib.kvs_clear(self._pointer))
 
     def batch(self, *, sync: bool = False) -> Batch:
         """Return an empty :class:`Batch`, whose writes happen together or not at all.
@@ -531,6 +613,15 @@ class Store(Held, MutableMapping[bytes, bytes]):
     def values(self) -> ValuesView[bytes]:
         """Return a view of the values, in the order of their keys."""
         return _Values(self)
+
+    def refresh(self) -> None:
+        """Show what the writing process has done by now, in a store opened with ``read_only``.
+
+        Every later call on the store sees that or something newer, and iterators that were begun
+        before go on with what they began with. Costs as much as opening, or nearly nothing if there
+        is nothing new. A store that is open for writing always is as it is now.
+        """
+        self._done(_abi.lib.kvs_refresh(self._pointer))
 
     def sync(self) -> None:
         """Make every write that has returned so far survive a loss of power."""
