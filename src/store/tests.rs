@@ -7,7 +7,9 @@ mod compaction;
 mod expiry;
 mod failures;
 mod full_disk;
+mod loading;
 mod power_loss;
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::Path;
