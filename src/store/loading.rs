@@ -120,7 +120,9 @@ impl ShardSource for HintedIndex {
     }
 
     fn tell(&self) {
-        for path in std::mem::take(&mut *self.remade.lock()) {
+        // Not in the loop's head: the lock would be held in its body, where who listens may load.
+        let remade = std::mem::take(&mut *self.remade.lock());
+        for path in remade {
             let path = path.display();
             let log = self.segments.log();
             log.warn(format_args!("the hint of {path} was damaged and is made again"));

@@ -10,7 +10,6 @@ use crate::error::KvsError;
 use crate::scan::Scan;
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::{Call, FailingDisk, Fault};
-use crate::store::disk::modelled::ModelledDisk;
 
 /// A store on `disk` whose first log is sealed and not listed.
 fn with_sealed_log(disk: &Arc<dyn Disk>) -> KvStore {
@@ -33,7 +32,7 @@ fn only_what_was_synced_is_listed() {
     });
     listed.unwrap();
     assert!(store.core.segments.snapshot().segments.len() > 2, "logs were sealed meanwhile");
-    let left: Arc<dyn Disk> = Arc::new(model.after_power_loss(|_| false));
+    let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_power_loss(|_| false));
     let store = open(&left, Path::new(DIR), &options(Durability::Os)).unwrap();
     assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), [1; 900][..]);
 }

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::store::disk::failing::FailingDisk;
-use crate::store::disk::modelled::ModelledDisk;
 use crate::store::names;
 
 /// What is there before the view.
@@ -59,11 +58,12 @@ fn bench(crashed: bool) -> (Arc<dyn Disk>, Arc<Mutex<Bench>>) {
     let mut bench = Bench { model: disk, writer: None, states: vec![Content::new()] };
     bench.run(BEFORE);
     if crashed {
-        let left: Arc<dyn Disk> = Arc::new(model.after_kill());
+        let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+        left.create_dir_all(Path::new(DIR)).unwrap();
         bench.model = Arc::clone(&left);
         bench.writer = None;
         let names = left.list(Path::new(DIR)).unwrap().into_iter();
-        let last = names.filter_map(|name| match names::Name::parse(&name) {
+        let last = names.filter_map(|name: std::ffi::OsString| match names::Name::parse(&name) {
             names::Name::Segment(id) => Some(id),
             _ => None,
         });
