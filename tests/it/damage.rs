@@ -250,15 +250,12 @@ fn is_corrupt<T>(outcome: &kvs::Result<T>) -> bool {
 #[test]
 fn what_shows_all_keys_says_that_one_may_be_missing() {
     let dir = tempfile::tempdir().unwrap();
-    let store = store_with_a_hole(dir.path());
+    let mut store = store_with_a_hole(dir.path());
     for round in ["written", "reopened"] {
-        let store = match round {
-            "written" => store.clone(),
-            _ => {
-                store.close().unwrap();
-                KvStore::open_with(dir.path(), options()).unwrap()
-            }
-        };
+        if round == "reopened" {
+            store.close().unwrap();
+            store = KvStore::open_with(dir.path(), options()).unwrap();
+        }
         let views = KvStore::open_with(dir.path(), options().read_only(true)).unwrap();
         for store in [&store, &views] {
             assert!(is_corrupt(&store.len()), "{round}: {:?}", store.len());
@@ -344,5 +341,5 @@ fn a_key_that_was_set_over_damage_is_a_key_like_others() {
     let store = KvStore::open_with(dir.path(), options()).unwrap();
     assert_eq!(store.get_bytes(&key).unwrap().unwrap(), *b"newest");
     assert_eq!(store.len().unwrap(), 40);
-    assert_eq!(store.iter().unwrap().filter(|entry| entry.is_ok()).count(), 40);
+    assert_eq!(store.iter().unwrap().flatten().count(), 40);
 }

@@ -119,7 +119,9 @@ fn check_history(options: &Options, history: &[Act]) {
             }
         }
     }
-    views.iter().for_each(|(view, map)| check_all(view, map));
+    for (view, map) in &views {
+        check_all(view, map);
+    }
     check_all(&store, &map);
     let files = store.stats();
     assert_eq!(store.len().unwrap(), files.key_count);

@@ -133,7 +133,7 @@ fn what_is_loaded_beside_writers_is_counted_once() {
         let store = open(&disk, &home, &opened).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
-                (0..600_u16).for_each(|i| drop(store.get_bytes(&i.to_be_bytes()).unwrap()))
+                (0..600_u16).for_each(|i| drop(store.get_bytes(&i.to_be_bytes()).unwrap()));
             });
             scope.spawn(|| match round % 4 {
                 0 => drop(store.len().unwrap()),
