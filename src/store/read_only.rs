@@ -10,6 +10,11 @@
 //! neither, but damage: then there is no view. Files that the view has open stay readable though
 //! the writer removes them; one that goes, or is cut, while the view is being put together is
 //! noticed by that, and all is begun anew.
+//!
+//! One thing is not noticed. A writer whose append fails half way, as on a full disk, cuts off what
+//! it wrote. A view that was taken between the two may have followed some of those writes: it shows
+//! what nobody was promised, and once others lie in their place, reads of these keys go wrong.
+//! Refreshing mends it.
 
 use std::ffi::OsString;
 use std::io;
@@ -31,7 +36,7 @@ use crate::store::segments::Segments;
 use crate::store::stats::Progress;
 use crate::sync::Arc;
 
-/// How often it is begun anew because the writer replaced the manifest meanwhile.
+/// How often it is begun at most, while the writer is at work.
 const ATTEMPTS_MAX: u32 = 20;
 
 /// What a view was made of: as long as this is the same, so is the view.
@@ -99,7 +104,8 @@ fn undisturbed<R>(
         Ok(files)
     };
     let mut files: Vec<OsString> = list()?;
-    for attempt in 1.. {
+    let mut attempts_left = ATTEMPTS_MAX;
+    loop {
         let error = match look(&files) {
             Ok(found) => return Ok(found),
             Err(error) => error,
@@ -110,7 +116,8 @@ fn undisturbed<R>(
             _ => None,
         };
         let is_disturbed = now != files || kind == Some(io::ErrorKind::UnexpectedEof);
-        if attempt < ATTEMPTS_MAX && is_disturbed {
+        attempts_left -= 1;
+        if attempts_left > 0 && is_disturbed {
             files = now;
             continue;
         }
@@ -121,7 +128,6 @@ fn undisturbed<R>(
             error => error,
         });
     }
-    unreachable!("there are more numbers than attempts")
 }
 
 fn view(

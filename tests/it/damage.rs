@@ -343,3 +343,23 @@ fn a_key_that_was_set_over_damage_is_a_key_like_others() {
     assert_eq!(store.len().unwrap(), 40);
     assert_eq!(store.iter().unwrap().flatten().count(), 40);
 }
+
+/// Segments without a manifest are somebody's data: no new store is begun over them.
+#[test]
+fn a_store_without_its_manifest_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    closed_store(dir.path());
+    for manifest in files(dir.path(), "MANIFEST-") {
+        std::fs::remove_file(manifest).unwrap();
+    }
+    let before = files(dir.path(), "seg-");
+    assert!(!before.is_empty());
+    for options in [options(), options().create(false), options().read_only(true)] {
+        match KvStore::open_with(dir.path(), options) {
+            Err(KvsError::Corrupt { path, .. }) => assert!(before.contains(&path), "{path:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(files(dir.path(), "seg-"), before);
+    assert!(files(dir.path(), "MANIFEST-").is_empty());
+}
