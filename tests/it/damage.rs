@@ -324,6 +324,8 @@ fn a_key_that_was_set_over_damage_is_a_key_like_others() {
     let dir = tempfile::tempdir().unwrap();
     let store = KvStore::open_with(dir.path(), options()).unwrap();
     (0..40_u32).for_each(|i| store.set_bytes(&i.to_be_bytes(), &[7; 80]).unwrap());
+    // Counted, so that the count is written down when it is closed.
+    assert_eq!(store.len().unwrap(), 40);
     store.close().unwrap();
     drop(store);
     // The key in the record of key 0, whose hint says where it is.
