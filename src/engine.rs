@@ -162,7 +162,8 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`KvsError::Closed`].
+    /// [`KvsError::Closed`]; [`KvsError::Corrupt`] if damage may have taken keys that cannot be
+    /// named, or may have removed some; [`KvsError::Io`].
     fn len(&self) -> Result<u64>;
 
     /// Makes every write that has returned so far survive power loss.

@@ -275,7 +275,8 @@ impl KvsEngine for KvStore {
     fn scan(&self, scan: Scan) -> Result<Entries> {
         self.core.put_in_order()?;
         let (keydir, keys_only) = (Arc::clone(&self.core.keydir), scan.is_keys_only());
-        let damage = keydir.order().damage().map(Err);
+        let doubt = self.core.segments.check_certain(None).err();
+        let damage = keydir.order().damage().or(doubt).map(Err);
         let keys = Batches::new(scan, move |left, n| Ok(keydir.order().first_of(left, n)));
         let keys = keys.map(|key| key.map(|(key, ())| key));
         let keys = damage.into_iter().chain(keys);
@@ -285,12 +286,19 @@ impl KvsEngine for KvStore {
     fn iter(&self) -> Result<Entries> {
         self.core.check_not_closed()?;
         let (keydir, segments) = (Arc::clone(&self.core.keydir), Arc::clone(&self.core.segments));
-        Ok(Entries::of_keys(self.clone(), Walk::new(keydir, segments), false))
+        // Known at the end only: what is damaged may be met as late as that.
+        let doubt = {
+            let segments = Arc::clone(&segments);
+            std::iter::once_with(move || segments.check_certain(None).err().map(Err)).flatten()
+        };
+        Ok(Entries::of_keys(self.clone(), Walk::new(keydir, segments).chain(doubt), false))
     }
 
     fn len(&self) -> Result<u64> {
         self.core.check_not_closed()?;
-        self.core.keydir.len()
+        let len = self.core.keydir.len()?;
+        self.core.segments.check_certain(None)?;
+        Ok(len)
     }
 
     fn sync(&self) -> Result<()> {

@@ -151,17 +151,24 @@ impl Compactor {
         now.iter().any(|held| held.footer().is_some() && !manifest.1.lists(held.header.id))
     }
 
-    /// Lists the logs that were sealed since the last manifest, all of which are durable: from then
-    /// on a hole in one of them is damage, not the tail of a crash, and an open need not look.
-    ///
-    /// `key_count` is given, if it is known, when the store is being closed.
-    pub(crate) fn list_sealed(&self, key_count: Option<u64>) -> Result<()> {
+    /// Lists the logs that were sealed since the last manifest: from then on a hole in one of them
+    /// is damage, not the tail of a crash, and an open need not look. `sync_log` makes the logs
+    /// durable that are sealed. `key_count` is given, if it is known, when the store is being
+    /// closed.
+    pub(crate) fn list_sealed(
+        &self,
+        key_count: Option<u64>,
+        sync_log: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let mut manifest = self.manifest.lock();
+        // As in `replace`: a log that is sealed after this moment is not listed, since its end may
+        // not be durable yet.
         let mut next = self.manifest_without(&[], &manifest.1);
         next.key_count = key_count;
         if next.segments == manifest.1.segments && next.key_count == manifest.1.key_count {
             return Ok(());
         }
+        sync_log()?;
         self.edit(&mut manifest, next)
     }
 

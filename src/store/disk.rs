@@ -358,6 +358,10 @@ impl LogFile {
         self.file.path()
     }
 
+    pub(crate) fn file(&self) -> &dyn DiskFile {
+        &*self.file
+    }
+
     /// How many bytes readers may look at.
     pub(crate) fn len(&self) -> u64 {
         // Acquire: pairs with the Release in `LogWriter::append`.

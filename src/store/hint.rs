@@ -135,23 +135,31 @@ pub(crate) struct HintBuilder {
     hasher: KeyHasher,
     entries: Vec<HintEntry>,
     clear: Seqno,
+    /// Clears: tombstones of every key, with none of their own.
+    clears: Tombstones,
     is_partial: bool,
 }
 
 impl HintBuilder {
     pub(crate) fn new(hasher: KeyHasher) -> Self {
-        Self { hasher, entries: Vec::new(), clear: Seqno::ZERO, is_partial: false }
+        let (entries, clear, clears) = (Vec::new(), Seqno::ZERO, Tombstones::default());
+        Self { hasher, entries, clear, clears, is_partial: false }
     }
 
     /// Takes in the verified record at `offset`.
     pub(crate) fn add(&mut self, record: &Record<'_>, offset: u64) {
+        let len = u64::try_from(record.len()).expect("a length fits 64 bits");
         let is_put = match record.kind {
             Kind::Put => true,
             Kind::Tombstone => false,
-            Kind::Clear => return self.clear = self.clear.max(record.seqno),
+            Kind::Clear => {
+                self.clear = self.clear.max(record.seqno);
+                self.clears.count += 1;
+                self.clears.bytes += len;
+                return;
+            }
             Kind::Mark | Kind::Footer => return,
         };
-        let len = u64::try_from(record.len()).expect("a length fits 64 bits");
         let (hash, check) = self.hasher.identity(record.key);
         let (seqno, expiry_ms) = (record.seqno, record.expiry_ms);
         self.entries.push(HintEntry { hash, check, seqno, is_put, offset, len, expiry_ms });
@@ -169,7 +177,7 @@ impl HintBuilder {
 
     /// The hint of `segment`, whose records were taken in.
     pub(crate) fn finish(mut self, segment: &HintOf) -> Hint {
-        let mut tombstones = Tombstones::default();
+        let mut tombstones = self.clears;
         for entry in self.entries.iter().filter(|entry| !entry.is_put) {
             tombstones.count += 1;
             tombstones.bytes += entry.len;

@@ -78,13 +78,12 @@ impl Core {
 
     /// Makes the hints of logs that were sealed, and lists them, so that an open after a crash need
     /// not read them.
-    fn tend_sealed(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn tend_sealed(&self, stop: &dyn Fn() -> bool) -> Result<()> {
         loading::make_missing(&self.segments, self.keydir.hasher(), stop)?;
         if stop() || !self.compactor.has_unlisted() {
             return Ok(());
         }
-        self.writer.sync_sealed()?;
-        self.compactor.list_sealed(None)
+        self.compactor.list_sealed(None, &|| self.writer.sync_sealed())
     }
 
     pub(super) fn compact(&self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
@@ -107,6 +106,14 @@ impl Core {
         });
         let source: checkpoint::Source = source?;
         source.write(self.segments.disk(), dir, &self.options.logger, progress)
+    }
+
+    /// Loads the index, as far as it can be: bytes are known to be live only then.
+    pub(super) fn load_for_figures(&self) {
+        if let Err(error) = self.keydir.load_all(&|| self.is_stopping()) {
+            let log = &self.options.logger;
+            log.warn(format_args!("figures of a part of the index only: {error}"));
+        }
     }
 
     /// The store in a few words, for its log.
@@ -162,7 +169,9 @@ impl Core {
     /// Writes down what the next open would have to find out. Everything is durable.
     fn ease_next_open(&self) {
         let made = loading::make_missing(&self.segments, self.keydir.hasher(), &|| false);
-        let listed = self.compactor.list_sealed(self.keydir.known_len());
+        // A key whose record is damaged may have been counted twice, or not at all.
+        let key_count = self.keydir.known_len().filter(|_| !self.segments.is_damaged());
+        let listed = self.compactor.list_sealed(key_count, &|| Ok(()));
         if let Err(error) = made.and(listed) {
             let log = &self.options.logger;
             log.warn(format_args!("the next open reads the newest logs: {error}"));

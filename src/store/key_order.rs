@@ -73,6 +73,7 @@ impl KeyOrder {
     /// Takes out every key. None is in the keydir any more, and none is added meanwhile.
     pub(crate) fn clear(&self) {
         self.keys.clear();
+        *self.damage.lock() = None;
     }
 
     /// Returns when the set is built. If it is not, and nobody is at it, `add_all` is to call

@@ -110,6 +110,10 @@ impl KeyHasher {
 pub(crate) trait ShardSource: Send + Sync {
     /// The entries of `shard`: each key once. Called once for a shard, or again if it failed.
     fn load(&self, shard: usize) -> Result<Vec<(KeyHash, Location)>>;
+
+    /// Says what loading met. Called after it, when no lock is held: who listens may look up a key
+    /// of the very same shard.
+    fn tell(&self) {}
 }
 
 /// From the hash of a key to locations. See the head of this file.
@@ -276,7 +280,14 @@ impl Keydir {
             return Ok(());
         }
         let source = self.source.lock().clone().expect("present while a shard is pending");
-        let entries = source.load(index)?;
+        let loaded = source.load(index).map(|entries| self.fill(shard, &mut books, &entries));
+        drop(books);
+        source.tell();
+        loaded
+    }
+
+    /// Gives a pending shard its entries.
+    fn fill(&self, shard: &Shard, books: &mut Books, entries: &[(KeyHash, Location)]) {
         if !self.is_counted {
             let count = u64::try_from(entries.len()).expect("a length fits 64 bits");
             // Relaxed: a statistic; `len` waits for every shard.
@@ -289,7 +300,6 @@ impl Keydir {
         *books = fresh;
         shard.table.replace(table);
         self.note_loaded();
-        Ok(())
     }
 
     /// Takes down that a shard is not pending any more.

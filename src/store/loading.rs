@@ -15,7 +15,7 @@
 //!
 //! Any thread may load, several at once, each another shard.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::error::Result;
@@ -56,6 +56,8 @@ pub(crate) struct HintedIndex {
     sources: Vec<Source>,
     /// The last clear: older records count for nothing.
     clear: Seqno,
+    /// Segments whose hints were damaged, for the log.
+    remade: Mutex<Vec<PathBuf>>,
 }
 
 struct Source {
@@ -75,9 +77,10 @@ impl HintedIndex {
             let Tombstones { count, bytes } = hint.tombstones();
             segment.set_tombstones(count, bytes);
         }
+        segments.note_cleared(clear);
         let source = |(segment, hint)| Source { segment, hint: Mutex::new(hint) };
         let sources = hinted.into_iter().map(source).collect();
-        Self { hasher, segments, sources, clear }
+        Self { hasher, segments, sources, clear, remade: Mutex::default() }
     }
 
     /// What the hint of `source` says of `shard`.
@@ -85,11 +88,9 @@ impl HintedIndex {
         let mut hint = source.hint.lock();
         if !hint.read_shard(shard, entries) {
             let segment = &source.segment;
-            let path = segment.path().display();
-            let log = self.segments.log();
-            log.warn(format_args!("the hint of {path} is damaged and is made again"));
+            self.remade.lock().push(segment.path().to_path_buf());
             let note = |offset, last| self.segments.note_hole(segment, offset, last);
-            *hint = make_hint(segment, self.hasher, self.segments.disk(), &note, &mut |_| {})?;
+            *hint = make_hint(segment, self.hasher, &note, &mut |_| {})?;
             assert!(hint.read_shard(shard, entries), "a hint in memory is whole");
         }
         Ok(())
@@ -116,6 +117,17 @@ impl ShardSource for HintedIndex {
             Some((entry.hash, segment.location(entry.offset)))
         };
         Ok(entries.iter().filter_map(live).collect())
+    }
+
+    fn tell(&self) {
+        // Not in the loop's head: the lock would be held in its body, where who listens may load.
+        let remade = std::mem::take(&mut *self.remade.lock());
+        for path in remade {
+            let path = path.display();
+            let log = self.segments.log();
+            log.warn(format_args!("the hint of {path} was damaged and is made again"));
+        }
+        self.segments.say_holes();
     }
 }
 
@@ -146,7 +158,7 @@ pub(crate) fn find_hints(
             // Not in the loop's condition: the lock would be held while the hint is made.
             let Some((segment, place)) = next.lock().next() else { return Ok(()) };
             let note = |offset, last| segments.note_hole(&segment, offset, last);
-            let mut hint = make_hint(&segment, hasher, segments.disk(), &note, count)?;
+            let mut hint = make_hint(&segment, hasher, &note, count)?;
             keep_hint(&mut hint, segments.disk(), &segments.reserve, segment.path());
             *place = Some(hint);
         }
@@ -163,6 +175,7 @@ pub(crate) fn find_hints(
             helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     })?;
+    segments.say_holes();
     let found = found.into_iter().map(|(segment, hint)| Some((segment, hint?)));
     Ok(found.collect::<Option<_>>().expect("what was missing was made"))
 }
@@ -184,10 +197,11 @@ pub(crate) fn make_missing(
         if segment.footer().is_some() && !segment.has_hint() {
             // The index is complete, so a hole puts no key in doubt.
             let note = |_, _| segment.set_damaged();
-            let mut hint = make_hint(&segment, hasher, segments.disk(), &note, &mut |_| {})?;
-            keep_hint(&mut hint, segments.disk(), &segments.reserve, segment.path());
-            // Tried once: what failed is not worth another look before the next open.
+            // Tried once: what failed is not worth another look before the next open, and is to
+            // keep nobody from compacting.
             segment.set_has_hint();
+            let mut hint = make_hint(&segment, hasher, &note, &mut |_| {})?;
+            keep_hint(&mut hint, segments.disk(), &segments.reserve, segment.path());
         }
     }
     Ok(())
@@ -210,7 +224,6 @@ pub(crate) fn keep_hint(hint: &mut Hint, disk: &dyn Disk, reserve: &Reserve, seg
 fn make_hint(
     segment: &Segment,
     hasher: KeyHasher,
-    disk: &dyn Disk,
     note_hole: &dyn Fn(u64, Seqno),
     count: &mut dyn FnMut(u64),
 ) -> Result<Hint> {
@@ -229,7 +242,7 @@ fn make_hint(
             Step::End => break,
             Step::Damaged { .. } => {
                 builder = HintBuilder::new(hasher);
-                sift(segment, disk, note_hole, &mut builder)?;
+                sift(segment, note_hole, &mut builder);
                 break;
             }
         }
@@ -239,15 +252,9 @@ fn make_hint(
 }
 
 /// As `make_hint`, for a segment that is damaged.
-fn sift(
-    segment: &Segment,
-    disk: &dyn Disk,
-    note_hole: &dyn Fn(u64, Seqno),
-    builder: &mut HintBuilder,
-) -> Result<()> {
+fn sift(segment: &Segment, note_hole: &dyn Fn(u64, Seqno), builder: &mut HintBuilder) {
     builder.set_partial();
-    let file = disk.open_to_read(segment.path())?;
-    let mut sift = Sift::new(&*file, segment.header.salt, segment.len());
+    let mut sift = Sift::new(segment.file(), segment.header.salt, segment.len());
     let is_log = segment.header.origin == Origin::Log;
     let footer_at = segment.len().saturating_sub(u64::try_from(Footer::LEN).expect("small"));
     let mut open_hole: Option<u64> = None;
@@ -262,8 +269,9 @@ fn sift(
                 builder.add(&record, offset);
             }
             Met::Hole(hole) => match hole.seqno {
+                // The footer is nobody's write.
+                _ if hole.offset == footer_at => {}
                 Some(seqno) => note_hole(hole.offset, seqno),
-                None if hole.offset == footer_at => {}
                 None => open_hole = open_hole.or(Some(hole.offset)),
             },
             Met::End => break,
@@ -272,7 +280,6 @@ fn sift(
     if let Some(hole) = open_hole {
         note_hole(hole, last);
     }
-    Ok(())
 }
 
 /// The last write before `record`, in a log.

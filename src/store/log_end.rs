@@ -3,11 +3,18 @@
 //! Used by those who find a log as its writer left it, or is just writing it. Reads the file from
 //! front to back, verifies every record, and changes nothing; any thread may.
 
-use crate::error::Result;
+use std::path::Path;
+
+use crate::error::{KvsError, Result};
+use crate::options::ReadMode;
+use crate::store::disk::Disk;
 use crate::store::hint::HintBuilder;
 use crate::store::keydir::KeyHasher;
-use crate::store::record::{BatchPlace, Footer, Kind};
-use crate::store::segment::{HEADER_LEN, Segment, Step};
+use crate::store::location::{SegmentId, Seqno, Slot};
+use crate::store::names;
+use crate::store::record::{self, BatchPlace, Footer, Kind};
+use crate::store::segment::{HEADER_LEN, Segment, SegmentHeader, Step};
+use crate::store::sift::{Met, Sift};
 
 /// Where the good part of a log ends.
 pub(crate) struct LogEnd {
@@ -61,4 +68,64 @@ pub(crate) fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, H
     }
     let torn = end < log.len();
     Ok((LogEnd { offset: end, footer, sealed: false, torn }, hint))
+}
+
+/// The logs of a store that its manifest does not list.
+pub(crate) struct Unlisted<'a> {
+    pub(crate) disk: &'a dyn Disk,
+    pub(crate) dir: &'a Path,
+    pub(crate) store_id: u64,
+    pub(crate) read_mode: ReadMode,
+}
+
+impl Unlisted<'_> {
+    /// The log `id`; `None` if not even its header was written.
+    pub(crate) fn open(&self, id: SegmentId) -> Result<Option<Segment>> {
+        let path = names::segment(self.dir, id);
+        let Some(header) = SegmentHeader::read(self.disk, &path)? else { return Ok(None) };
+        if header.store_id != self.store_id || header.id != id {
+            return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
+        }
+        let slot = Slot::new(1).expect("slot 1 exists");
+        Segment::open(self.disk, &path, slot, self.read_mode).map(Some)
+    }
+
+    /// Refuses to leave out what follows a log's last whole write, if a mark in one of `ids` says
+    /// that the write `lost`, the next one, was durable. Looks at the bytes from `from` on in the
+    /// first log, and at all of the others.
+    pub(crate) fn check_not_durable(
+        &self,
+        ids: &[SegmentId],
+        from: u64,
+        lost: Seqno,
+    ) -> Result<()> {
+        let mut offset = from;
+        for id in ids {
+            if let Some(log) = self.open(*id)?
+                && vouches(&log, offset, lost)
+            {
+                let what =
+                    "writes that were durable are damaged; repair the store into a new directory";
+                return Err(KvsError::corrupt(log.path(), offset, what));
+            }
+            offset = HEADER_LEN;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a mark in `log`, at `from` or behind, says that the write `lost` was durable.
+fn vouches(log: &Segment, from: u64, lost: Seqno) -> bool {
+    let mut sift = Sift::new(log.file(), log.header.salt, log.len()).from(from);
+    loop {
+        match sift.step() {
+            Met::Record { record, .. } => {
+                if record::decode_mark(&record).is_some_and(|durable| durable >= lost) {
+                    return true;
+                }
+            }
+            Met::Hole(_) => {}
+            Met::End => return false,
+        }
+    }
 }

@@ -6,30 +6,37 @@
 //! ```
 //! No lock is taken and nothing is written. What is found is a prefix of the order of writes: logs
 //! are followed from write to write and left where the next one is not whole, because it is just
-//! being written or was cut off by a crash. Files that the view has open stay readable though the
-//! writer removes them; one that goes while the view is being put together is noticed by the
-//! manifest that went with it, and all is begun anew.
+//! being written or was cut off by a crash. If a mark says that what follows was durable it is
+//! neither, but damage: then there is no view. Files that the view has open stay readable though
+//! the writer removes them; one that goes, or is cut, while the view is being put together is
+//! noticed by that, and all is begun anew.
+//!
+//! One thing is not noticed. A writer whose append fails half way, as on a full disk, cuts off what
+//! it wrote. A view that was taken between the two may have followed some of those writes: it shows
+//! what nobody was promised, and once others lie in their place, reads of these keys go wrong.
+//! Refreshing mends it.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
 use crate::error::{KvsError, Result};
-use crate::options::Options;
+use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
 use crate::store::hint::HintOf;
 use crate::store::keydir::{KeyHasher, Keydir};
 use crate::store::loading::{self, HintedIndex, Opened};
 use crate::store::location::{SegmentId, Seqno};
-use crate::store::log_end::walk_to_end;
+use crate::store::log_end::{Unlisted, walk_to_end};
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::reserve::Reserve;
-use crate::store::segment::{Origin, SegmentHeader};
+use crate::store::segment::{HEADER_LEN, Origin, SegmentHeader};
 use crate::store::segments::Segments;
 use crate::store::stats::Progress;
 use crate::sync::Arc;
 
-/// How often it is begun anew because the writer replaced the manifest meanwhile.
+/// How often it is begun at most, while the writer is at work.
 const ATTEMPTS_MAX: u32 = 20;
 
 /// What a view was made of: as long as this is the same, so is the view.
@@ -43,8 +50,7 @@ pub(crate) struct Fingerprint {
 impl Fingerprint {
     /// That of the store in `dir`, as it is now.
     pub(crate) fn take(disk: &dyn Disk, dir: &Path) -> Result<Self> {
-        let found = Found::look(disk, dir)?;
-        Ok(found.fingerprint)
+        undisturbed(disk, dir, |files| Ok(Found::look(disk, dir, files)?.fingerprint))
     }
 }
 
@@ -55,13 +61,12 @@ struct Found {
 }
 
 impl Found {
-    fn look(disk: &dyn Disk, dir: &Path) -> Result<Self> {
-        let files = disk.list(dir)?;
+    fn look(disk: &dyn Disk, dir: &Path, files: &[OsString]) -> Result<Self> {
         let no_store = || KvsError::NoStore { path: dir.to_path_buf() };
-        let found = Manifest::find(disk, dir, &files)?;
+        let found = Manifest::find(disk, dir, files)?;
         let (manifest_number, manifest) = found.ok_or_else(no_store)?;
         let mut logs = Vec::new();
-        for name in &files {
+        for name in files {
             let Name::Segment(id) = Name::parse(name) else { continue };
             if id.get() >= manifest.log_from && !manifest.lists(id) {
                 logs.push((id, disk.open_to_read(&names::segment(dir, id))?.len()?));
@@ -79,25 +84,50 @@ pub(crate) fn open(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Opened, Fingerprint)> {
-    let mut seen = None;
-    for _ in 0..ATTEMPTS_MAX {
-        let found = Found::look(&**disk, dir)?;
-        match view(disk, dir, options, &found, progress) {
-            Err(KvsError::Io { source, path, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                if seen.as_ref() == Some(&found.fingerprint) {
-                    return Err(KvsError::corrupt(
-                        &path,
-                        0,
-                        "the manifest lists it; it is missing",
-                    ));
-                }
-                seen = Some(found.fingerprint);
-            }
-            viewed => return viewed.map(|view| (view, found.fingerprint)),
+    undisturbed(&**disk, dir, |files| {
+        let found = Found::look(&**disk, dir, files)?;
+        let view = view(disk, dir, options, &found, progress)?;
+        Ok((view, found.fingerprint))
+    })
+}
+
+/// Calls `look` with the names in `dir`, and again if it fails because the writer was at work
+/// meanwhile: a file was replaced, removed or cut between the list and the look.
+fn undisturbed<R>(
+    disk: &dyn Disk,
+    dir: &Path,
+    mut look: impl FnMut(&[OsString]) -> Result<R>,
+) -> Result<R> {
+    let list = || {
+        let mut files = disk.list(dir)?;
+        files.sort_unstable();
+        Ok(files)
+    };
+    let mut files: Vec<OsString> = list()?;
+    let mut attempts_left = ATTEMPTS_MAX;
+    loop {
+        let error = match look(&files) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let now = list()?;
+        let kind = match &error {
+            KvsError::Io { source, .. } => Some(source.kind()),
+            _ => None,
+        };
+        let is_disturbed = now != files || kind == Some(io::ErrorKind::UnexpectedEof);
+        attempts_left -= 1;
+        if attempts_left > 0 && is_disturbed {
+            files = now;
+            continue;
         }
+        return Err(match error {
+            KvsError::Io { path, .. } if kind == Some(io::ErrorKind::NotFound) => {
+                KvsError::corrupt(&path, 0, "the manifest lists it; it is missing")
+            }
+            error => error,
+        });
     }
-    let what = "its writer replaced it each time it was read; open it again";
-    Err(KvsError::corrupt(&names::manifest(dir, 0), 0, what))
 }
 
 fn view(
@@ -122,18 +152,34 @@ fn view(
     let listed = manifest.segments.iter().map(|listed| segments.open_listed(listed, last));
     let listed = listed.collect::<Result<Vec<_>>>()?;
     let mut logs = Vec::new();
-    for (id, _) in &fingerprint.logs {
-        let header = SegmentHeader::read(&**disk, &names::segment(dir, *id))?;
-        match header {
+    let unlisted = Unlisted {
+        disk: &**disk,
+        dir,
+        store_id: manifest.store_id,
+        // The writer may cut what a crash left.
+        read_mode: ReadMode::Positioned,
+    };
+    let ids: Vec<_> = fingerprint.logs.iter().map(|(id, _)| *id).collect();
+    for (index, id) in ids.iter().enumerate() {
+        let this_and_later = ids.get(index..).unwrap_or_default();
+        match SegmentHeader::read(&**disk, &names::segment(dir, *id))? {
+            // Not begun yet, or an output of compaction.
+            None => continue,
             Some(header) if header.origin == Origin::Copies => continue,
             Some(header) if header.seqno_before == last => {}
-            // Not begun yet, or behind a gap that a crash left.
-            _ => break,
+            // Behind a gap that a crash left.
+            Some(_) => {
+                unlisted.check_not_durable(this_and_later, HEADER_LEN, last.next())?;
+                break;
+            }
         }
         let log = segments.open(*id, false)?;
         let (end, hint) = walk_to_end(&log, hasher)?;
-        log.shorten_to(end.offset);
         last = end.footer.seqno_max;
+        if end.torn {
+            unlisted.check_not_durable(this_and_later, end.offset, last.next())?;
+        }
+        log.shorten_to(end.offset);
         logs.push((Arc::clone(&log), hint.finish(&HintOf::segment(&log))));
     }
     segments.publish();

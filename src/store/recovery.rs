@@ -33,13 +33,13 @@ use crate::store::disk::Disk;
 use crate::store::hint::HintOf;
 use crate::store::keydir::{KeyHasher, Keydir};
 use crate::store::loading::{self, HintedIndex, Opened};
-use crate::store::location::{SegmentId, Seqno, Slot};
-use crate::store::log_end::{LogEnd, walk_to_end};
+use crate::store::location::{SegmentId, Seqno};
+use crate::store::log_end::{LogEnd, Unlisted, walk_to_end};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
-use crate::store::record::{self, Salt};
+use crate::store::record::Salt;
 use crate::store::reserve::Reserve;
-use crate::store::segment::{FORMAT, HEADER_LEN, Origin, Segment, SegmentHeader, Step};
+use crate::store::segment::{FORMAT, HEADER_LEN, Origin, SegmentHeader};
 use crate::store::segments::Segments;
 use crate::store::stats::Progress;
 use crate::sync::Arc;
@@ -214,7 +214,7 @@ impl Recovery {
         let mut last = Seqno::new(self.manifest.log_after);
         for (index, id) in ids.iter().enumerate() {
             let this_and_later = ids.get(index..).unwrap_or_default();
-            let Some(log) = self.open_log(*id)? else {
+            let Some(log) = self.unlisted().open(*id)? else {
                 self.give_up(&[*id])?;
                 continue;
             };
@@ -224,14 +224,14 @@ impl Recovery {
             }
             if before > last {
                 // Writes between are missing, so these logs are part of the crash tail.
-                self.check_not_durable(this_and_later, HEADER_LEN, last.next())?;
+                self.unlisted().check_not_durable(this_and_later, HEADER_LEN, last.next())?;
                 self.give_up(this_and_later)?;
                 break;
             }
             let (end, hint) = walk_to_end(&log, self.hasher)?;
             if end.torn {
                 let first_lost = end.footer.seqno_max.next();
-                self.check_not_durable(this_and_later, end.offset, first_lost)?;
+                self.unlisted().check_not_durable(this_and_later, end.offset, first_lost)?;
             }
             let salt = log.header.salt;
             drop(log);
@@ -245,32 +245,9 @@ impl Recovery {
         Ok(last)
     }
 
-    /// The log `id`; `None` if not even its header was written.
-    fn open_log(&self, id: SegmentId) -> Result<Option<Segment>> {
-        let path = self.path(id);
-        let Some(header) = SegmentHeader::read(&*self.disk, &path)? else { return Ok(None) };
-        if header.store_id != self.manifest.store_id || header.id != id {
-            return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
-        }
-        let slot = Slot::new(1).expect("slot 1 exists");
-        Segment::open(&*self.disk, &path, slot, ReadMode::Mapped).map(Some)
-    }
-
-    /// Refuses to cut, if a mark in one of the logs says that the write `lost` was durable. Looks
-    /// at the bytes from `from` on in the first log, and at all of the others.
-    fn check_not_durable(&self, ids: &[SegmentId], from: u64, lost: Seqno) -> Result<()> {
-        let mut offset = from;
-        for id in ids {
-            if let Some(log) = self.open_log(*id)?
-                && vouches(&log, offset, lost)?
-            {
-                let what =
-                    "writes that were durable are damaged; repair the store into a new directory";
-                return Err(KvsError::corrupt(log.path(), offset, what));
-            }
-            offset = HEADER_LEN;
-        }
-        Ok(())
+    fn unlisted(&self) -> Unlisted<'_> {
+        let (disk, dir, store_id) = (&*self.disk, &*self.dir, self.manifest.store_id);
+        Unlisted { disk, dir, store_id, read_mode: ReadMode::Mapped }
     }
 
     /// Cuts the log at its end, appends a footer if it has none, syncs and lists it. Returns the
@@ -387,24 +364,5 @@ impl Recovery {
             self.number += 1;
         }
         Ok(())
-    }
-}
-
-/// Whether a mark in `log`, at `from` or behind, says that the write `lost` was durable.
-fn vouches(log: &Segment, from: u64, lost: Seqno) -> Result<bool> {
-    let mut scan = log.scan();
-    let mut offset = from;
-    loop {
-        scan.skip_to(offset);
-        offset = match scan.step()? {
-            Step::Record { record, offset } => {
-                if record::decode_mark(&record).is_some_and(|durable| durable >= lost) {
-                    return Ok(true);
-                }
-                offset + u64::try_from(record.len()).expect("a length fits 64 bits")
-            }
-            Step::End => return Ok(false),
-            Step::Damaged { offset, .. } => offset + 8,
-        };
     }
 }

@@ -24,7 +24,7 @@ use std::path::Path;
 
 use crate::error::{KvsError, Result};
 use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
-use crate::store::disk::{AppendError, Disk, LogFile, LogWriter};
+use crate::store::disk::{AppendError, Disk, DiskFile, LogFile, LogWriter};
 use crate::store::expiring::Expiring;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
@@ -232,6 +232,11 @@ impl Segment {
     /// Length of the file, in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.log.len()
+    }
+
+    /// The file, for whoever looks at it byte by byte.
+    pub(crate) fn file(&self) -> &dyn DiskFile {
+        self.log.file()
     }
 
     /// Leaves out what lies from `len` on. Only whoever just opened it may.
@@ -447,12 +452,7 @@ pub(crate) enum Step<'a> {
 }
 
 impl Scan<'_> {
-    /// Goes on at `offset`.
-    pub(crate) fn skip_to(&mut self, offset: u64) {
-        self.offset = offset;
-    }
-
-    /// The next record. After damage the scan stays where it is; `skip_to` moves it on.
+    /// The next record. After damage the scan stays where it is.
     ///
     /// # Errors
     ///

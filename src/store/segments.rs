@@ -51,8 +51,9 @@ pub(crate) struct Segments {
     compacting: AtomicBool,
     /// The last write that may have been in a hole; zero if there are no holes.
     doubt: AtomicU64,
-    /// The first hole that was met, with the path of its segment.
-    hole: Mutex<Option<(PathBuf, u64)>>,
+    /// The last clear. What was written before counts for nothing, wherever it is.
+    cleared: AtomicU64,
+    holes: Mutex<Holes>,
     /// Raised when compaction should look whether there is something to do.
     pub(crate) compaction_wanted: Signal,
     /// Raised when compaction has given space back, or has nothing to do.
@@ -60,6 +61,14 @@ pub(crate) struct Segments {
 }
 
 type Table = Vec<Option<Arc<Segment>>>;
+
+/// Where segments are damaged so that nobody knows whose records were there: path and offset.
+#[derive(Debug, Default)]
+struct Holes {
+    first: Option<(PathBuf, u64)>,
+    /// Those that the log has not been told of.
+    unsaid: Vec<(PathBuf, u64)>,
+}
 
 #[derive(Debug, Default)]
 struct Books {
@@ -141,7 +150,8 @@ impl Segments {
             dead_bytes: AtomicU64::new(0),
             compacting: AtomicBool::new(false),
             doubt: AtomicU64::new(0),
-            hole: Mutex::default(),
+            cleared: AtomicU64::new(0),
+            holes: Mutex::default(),
             compaction_wanted: Signal::default(),
             space_returned: Signal::default(),
         }
@@ -311,14 +321,41 @@ impl Segments {
     /// not known, but that none of them came after `last`.
     ///
     /// Any key may have been changed by such a write. So what is known of a key counts only if its
-    /// record is newer; [`Segments::check_certain`] tells.
+    /// record is newer; [`Segments::check_certain`] tells. [`Segments::say_holes`] tells the log.
     pub(crate) fn note_hole(&self, segment: &Segment, offset: u64, last: Seqno) {
-        let path = segment.path().display();
-        self.log().error(format_args!("{path} is damaged at byte {offset}; verify tells more"));
         segment.set_damaged();
-        self.hole.lock().get_or_insert_with(|| (segment.path().to_path_buf(), offset));
+        let mut holes = self.holes.lock();
+        let hole = (segment.path().to_path_buf(), offset);
+        holes.first.get_or_insert_with(|| hole.clone());
+        holes.unsaid.push(hole);
         // Release: pairs with the Acquire in `check_certain`: who sees the doubt finds the hole.
         self.doubt.fetch_max(last.get(), Ordering::Release);
+    }
+
+    /// Tells the log of holes that it was not told of. No lock may be held that a read takes: who
+    /// listens may read.
+    pub(crate) fn say_holes(&self) {
+        let unsaid = std::mem::take(&mut self.holes.lock().unsaid);
+        for (path, offset) in unsaid {
+            let path = path.display();
+            self.log().error(format_args!("{path} is damaged at byte {offset}; verify tells more"));
+        }
+    }
+
+    /// Takes down that every write before `seqno` was cleared.
+    pub(crate) fn note_cleared(&self, seqno: Seqno) {
+        // Relaxed: it only ends a doubt, and who waited for the clear has synchronised with it.
+        self.cleared.fetch_max(seqno.get(), Ordering::Relaxed);
+    }
+
+    /// Takes down that the record at `location` is damaged.
+    pub(crate) fn note_damaged(&self, location: Location, guard: &Guard) {
+        self.get(location.slot(), guard).inspect(|segment| segment.set_damaged());
+    }
+
+    /// Whether some segment is known to be damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.books.lock().table.iter().flatten().any(|segment| segment.is_damaged())
     }
 
     /// Whether nothing that is damaged can be newer than `seqno`, that of the newest record known
@@ -330,8 +367,12 @@ impl Segments {
         if doubt == 0 || seqno.is_some_and(|seqno| seqno.get() > doubt) {
             return Ok(());
         }
-        let hole = self.hole.lock();
-        let (path, offset) = hole.as_ref().expect("noted before the doubt");
+        // Relaxed: as in `note_cleared`.
+        if self.cleared.load(Ordering::Relaxed) > doubt {
+            return Ok(());
+        }
+        let holes = self.holes.lock();
+        let (path, offset) = holes.first.as_ref().expect("noted before the doubt");
         Err(KvsError::corrupt(path, *offset, "a damaged write may have been this key's last"))
     }
 

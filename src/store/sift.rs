@@ -75,6 +75,11 @@ impl<'a> Sift<'a> {
         Self { file, salt, offset: segment::HEADER_LEN, end, piece: Vec::new(), base: 0 }
     }
 
+    /// The same, from `offset` on.
+    pub(crate) fn from(self, offset: u64) -> Self {
+        Self { offset, ..self }
+    }
+
     /// How far it has come, in bytes.
     pub(crate) fn offset(&self) -> u64 {
         self.offset.min(self.end)

@@ -7,7 +7,9 @@ mod compaction;
 mod expiry;
 mod failures;
 mod full_disk;
+mod loading;
 mod power_loss;
+mod views;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +19,7 @@ use crate::error::Result;
 use crate::options::{Durability, Options};
 use crate::store::KvStore;
 use crate::store::disk::Disk;
+use crate::store::disk::modelled::{ModelledDisk, Moment};
 use crate::store::walk::Walk;
 use crate::sync::{Arc, Mutex};
 use crate::write_batch::WriteBatch;
@@ -217,6 +220,12 @@ fn content(store: &KvStore) -> Result<Content> {
     assert_eq!(store.len()?, u64::try_from(entries.len()).unwrap(), "keys are counted");
     assert!(content.keys().all(|key| entries.iter().any(|entry| entry == key.as_bytes())));
     Ok(content)
+}
+
+/// What is on `model` at this moment.
+fn moment_of(model: &ModelledDisk) -> Moment {
+    model.record();
+    model.moments().pop().expect("this very moment")
 }
 
 /// A number from the environment, for longer runs, or `default`.

@@ -33,10 +33,7 @@ impl KvStore {
     /// loaded, if the store was just opened.
     pub fn stats(&self) -> Stats {
         let core = &self.core;
-        if let Err(error) = core.keydir.load_all(&|| core.is_stopping()) {
-            let log = &core.options.logger;
-            log.warn(format_args!("figures of a part of the index only: {error}"));
-        }
+        core.load_for_figures();
         let now = core.segments.snapshot().segments;
         let now_ms = core.segments.clock.now_ms();
         let sum = |of: fn(&Segment) -> u64| now.iter().map(|segment| of(segment)).sum();
@@ -65,8 +62,9 @@ impl KvStore {
         stats
     }
 
-    /// Figures about each segment, oldest first.
+    /// Figures about each segment, oldest first. Waits as [`KvStore::stats`] does.
     pub fn segment_stats(&self) -> Vec<SegmentStats> {
+        self.core.load_for_figures();
         let now = self.core.segments.snapshot().segments;
         let stats_of = |(segment, blocking_tombstone_bytes): (&Arc<Segment>, u64)| {
             let (total_bytes, live_bytes) = (segment.len(), segment.live_bytes());

@@ -351,17 +351,21 @@ impl Writer {
             let is_there = staged.kind == Kind::Put && !clock.has_passed(staged.expiry_ms);
             return Ok(is_there.then_some(staged.seqno));
         }
-        let mut scratch = Vec::new();
+        let (mut scratch, mut damage) = (Vec::new(), None);
         for location in self.keydir.candidates(entry.hash, guard)? {
-            let look = self.segments.look(location, entry.draft.key, guard, &mut scratch)?;
-            if let Look::Found(segment, record) = look {
-                let record = segment.verify(record, location.offset())?;
-                self.segments.check_certain(Some(record.seqno))?;
-                return Ok((!clock.has_passed(record.expiry_ms)).then_some(record.seqno));
+            match self.segments.look(location, entry.draft.key, guard, &mut scratch) {
+                Ok(Look::Found(segment, record)) => {
+                    let record = segment.verify(record, location.offset())?;
+                    self.segments.check_certain(Some(record.seqno))?;
+                    return Ok((!clock.has_passed(record.expiry_ms)).then_some(record.seqno));
+                }
+                Ok(Look::Gone | Look::Other) => {}
+                // As in a lookup: a readable record of the key is newer.
+                Err(error) => damage = Some(error),
             }
         }
         self.segments.check_certain(None)?;
-        Ok(None)
+        damage.map_or(Ok(None), Err)
     }
 
     /// Seals the active segment, if there is one, and begins another with room for `entries`.

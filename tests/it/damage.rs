@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kvs::{KvStore, KvsEngine, KvsError, Options};
+use kvs::{CompareAndSwap, KvStore, KvsEngine, KvsError, Options, Scan};
 
 use crate::recovery::{copy, fast_dir, files, segments};
 use crate::store::tiny_segments;
@@ -222,4 +222,146 @@ fn a_hole_puts_in_doubt_what_it_may_have_changed_and_nothing_else() {
     assert_eq!(store.get_bytes(&doubtful).unwrap().unwrap(), *b"new");
     assert!(matches!(store.get_bytes(&1000_u32.to_be_bytes()), Err(KvsError::Corrupt { .. })));
     assert!(!store.verify().unwrap().is_sound());
+}
+
+/// A store whose first record lost its header, and with it its key, and which has no hints. All
+/// other records are newer, so each of them is certain.
+fn store_with_a_hole(dir: &Path) -> KvStore {
+    let store = KvStore::open_with(dir, options()).unwrap();
+    (0..40_u32).for_each(|i| store.set_bytes(&i.to_be_bytes(), &[7; 80]).unwrap());
+    store.close().unwrap();
+    drop(store);
+    remove_hints(dir);
+    flip(&segments(dir)[0], 64 + 9);
+    KvStore::open_with(dir, options()).unwrap()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, &bytes).unwrap();
+}
+
+fn is_corrupt<T>(outcome: &kvs::Result<T>) -> bool {
+    matches!(outcome, Err(KvsError::Corrupt { .. }))
+}
+
+/// Each of them lacks a key that nobody can name: one that only skipped it would pass for whole.
+#[test]
+fn what_shows_all_keys_says_that_one_may_be_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store_with_a_hole(dir.path());
+    for round in ["written", "reopened"] {
+        if round == "reopened" {
+            store.close().unwrap();
+            store = KvStore::open_with(dir.path(), options()).unwrap();
+        }
+        let views = KvStore::open_with(dir.path(), options().read_only(true)).unwrap();
+        for store in [&store, &views] {
+            assert!(is_corrupt(&store.len()), "{round}: {:?}", store.len());
+            let all: [(&str, Vec<_>); 4] = [
+                ("iter", store.iter().unwrap().collect()),
+                ("scan", store.scan(Scan::all()).unwrap().collect()),
+                ("keys", store.scan(Scan::all().keys_only()).unwrap().collect()),
+                ("prefix", store.scan(Scan::prefix([0; 4])).unwrap().collect()),
+            ];
+            for (what, entries) in all {
+                let damaged = entries.iter().filter(|entry| is_corrupt(*entry)).count();
+                let sound = entries.len() - damaged;
+                assert_eq!((sound, damaged), (if what == "prefix" { 0 } else { 39 }, 1), "{what}");
+            }
+            assert!(is_corrupt(&kvs::dump::dump(store, &mut Vec::new())));
+        }
+        store.set_bytes(&1_u32.to_be_bytes(), &[8; 80]).unwrap();
+        let copy = dir.path().join(round);
+        store.checkpoint(&copy).unwrap();
+        let copy = KvStore::open_with(&copy, options()).unwrap();
+        assert!(is_corrupt(&copy.len()) && is_corrupt(&copy.get_bytes(b"?")), "{round}");
+    }
+}
+
+/// Whatever was in the hole, it is gone now.
+#[test]
+fn clear_ends_every_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = store_with_a_hole(dir.path());
+    assert!(is_corrupt(&store.get_bytes(b"?")));
+    store.clear().unwrap();
+    for round in ["cleared", "reopened", "compacted"] {
+        assert_eq!(store.get_bytes(b"?").unwrap(), None, "{round}");
+        assert_eq!(store.len().unwrap(), 0, "{round}");
+        assert_eq!(store.iter().unwrap().count(), 0, "{round}");
+        store.compact().unwrap();
+        store.close().unwrap();
+        drop(store);
+        store = KvStore::open_with(dir.path(), options()).unwrap();
+    }
+}
+
+/// A footer holds nobody's value, so one that is damaged puts nothing in doubt.
+#[test]
+fn a_damaged_footer_costs_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clean, bent) = (dir.path().join("clean"), dir.path().join("bent"));
+    let expected = closed_store(&clean);
+    for log in segments(&clean) {
+        let len = std::fs::metadata(&log).unwrap().len() as usize;
+        for back in 1..=40 {
+            copy(&clean, &bent);
+            remove_hints(&bent);
+            flip(&bent.join(log.file_name().unwrap()), len - back);
+            let what = format!("{} {back} bytes before its end", log.display());
+            assert_eq!(check_right_or_reported(&bent, &expected, &what), 0, "{what}");
+            std::fs::remove_dir_all(&bent).unwrap();
+        }
+    }
+}
+
+/// The key of a damaged record cannot be read, so its entry stays beside the one of a later write,
+/// which counts alone.
+#[test]
+fn a_key_that_was_set_over_damage_is_a_key_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = KvStore::open_with(dir.path(), options()).unwrap();
+    (0..40_u32).for_each(|i| store.set_bytes(&i.to_be_bytes(), &[7; 80]).unwrap());
+    // Counted, so that the count is written down when it is closed.
+    assert_eq!(store.len().unwrap(), 40);
+    store.close().unwrap();
+    drop(store);
+    // The key in the record of key 0, whose hint says where it is.
+    flip(&segments(dir.path())[0], 64 + 24);
+    let store = KvStore::open_with(dir.path(), options()).unwrap();
+    let key = 0_u32.to_be_bytes();
+    assert!(is_corrupt(&store.get_bytes(&key)));
+    store.set_bytes(&key, b"new").unwrap();
+    let swapped = store.compare_and_swap(&key, Some(b"new"), Some(b"newer"));
+    assert!(matches!(swapped, Ok(CompareAndSwap::Swapped)), "{swapped:?}");
+    store.remove_bytes(&key).unwrap();
+    store.set_bytes(&key, b"newest").unwrap();
+    store.close().unwrap();
+    drop(store);
+    let store = KvStore::open_with(dir.path(), options()).unwrap();
+    assert_eq!(store.get_bytes(&key).unwrap().unwrap(), *b"newest");
+    assert_eq!(store.len().unwrap(), 40);
+    assert_eq!(store.iter().unwrap().flatten().count(), 40);
+}
+
+/// Segments without a manifest are somebody's data: no new store is begun over them.
+#[test]
+fn a_store_without_its_manifest_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    closed_store(dir.path());
+    for manifest in files(dir.path(), "MANIFEST-") {
+        std::fs::remove_file(manifest).unwrap();
+    }
+    let before = files(dir.path(), "seg-");
+    assert!(!before.is_empty());
+    for options in [options(), options().create(false), options().read_only(true)] {
+        match KvStore::open_with(dir.path(), options) {
+            Err(KvsError::Corrupt { path, .. }) => assert!(before.contains(&path), "{path:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(files(dir.path(), "seg-"), before);
+    assert!(files(dir.path(), "MANIFEST-").is_empty());
 }

@@ -14,6 +14,7 @@ mod damage;
 mod dump;
 mod expiry;
 mod header;
+mod hints;
 mod model;
 mod model_engine;
 mod opening;

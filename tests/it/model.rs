@@ -37,7 +37,7 @@ proptest! {
     }
 }
 
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     let seeds = FileFailurePersistence::Direct("tests/it/model.regressions");
     let defaults =
         ProptestConfig { failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() };
@@ -50,7 +50,7 @@ fn config(cases: u32) -> ProptestConfig {
 /// One step of a history. Keys are numbers of [`key`], so that histories meet the same keys often
 /// and print short.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Set {
         key: u8,
         value: Filled,
@@ -87,7 +87,7 @@ enum Step {
 
 /// A value of `len` times the byte `fill`.
 #[derive(Debug, Clone)]
-struct Filled {
+pub(crate) struct Filled {
     fill: u8,
     len: usize,
 }
@@ -100,7 +100,7 @@ impl Filled {
 
 /// Expiry without a clock to wait for: what has expired, and what will not while tests run.
 #[derive(Debug, Clone, Copy)]
-enum Expires {
+pub(crate) enum Expires {
     Never,
     Past,
     Future,
@@ -153,7 +153,7 @@ fn any_expiry(expires: bool) -> BoxedStrategy<Expires> {
 }
 
 /// A step; one that makes keys expire only if `expires`.
-fn any_step(expires: bool) -> impl Strategy<Value = Step> {
+pub(crate) fn any_step(expires: bool) -> impl Strategy<Value = Step> {
     let expiry = || any_expiry(expires);
     let op = proptest::option::weighted(0.7, (any_value(), expiry()));
     let ops = vec((any_key(), op), 0..12);
@@ -173,7 +173,7 @@ fn any_step(expires: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn any_options() -> impl Strategy<Value = Options> {
+pub(crate) fn any_options() -> impl Strategy<Value = Options> {
     let durability = prop_oneof![
         Just(Durability::Os),
         Just(Durability::Interval(Duration::from_millis(1))),
@@ -222,7 +222,7 @@ fn reopen<F: Factory>(dir: &Path, options: &Options, map: &Map) -> F::Engine {
     store
 }
 
-fn check_step<E: KvsEngine>(store: &E, map: &mut Map, step: &Step) {
+pub(crate) fn check_step<E: KvsEngine>(store: &E, map: &mut Map, step: &Step) {
     match step {
         Step::Set { key: number, value, expiry } => {
             let (key, value, expiry_ms) = (key(*number), value.bytes(), expiry.ms());
@@ -286,7 +286,7 @@ fn check_step<E: KvsEngine>(store: &E, map: &mut Map, step: &Step) {
 
 /// Keys that have expired, all that are in the map, may be counted until compaction.
 #[track_caller]
-fn check_len<E: KvsEngine>(store: &E, map: &Map) {
+pub(crate) fn check_len<E: KvsEngine>(store: &E, map: &Map) {
     let there = map.values().filter(|held| held.is_there()).count();
     let len = usize::try_from(store.len().unwrap()).unwrap();
     assert!((there..=map.len()).contains(&len), "{len} of {there} to {}", map.len());

@@ -6,7 +6,7 @@ use std::thread;
 
 use kvs::{AnyEngine, KvStore, KvsEngine, KvsError, Options, ReadMode, Scan, Update, WriteBatch};
 
-use crate::recovery::{copy, files, segments};
+use crate::recovery::{copy, fast_dir, files, segments};
 use crate::store::tiny_segments;
 
 fn view(dir: &Path) -> KvStore {
@@ -179,4 +179,81 @@ fn views_beside_a_busy_writer_are_prefixes() {
             assert!(views > 10, "only {views} views");
         });
     }
+}
+
+/// What a view leaves out behind the last whole write it calls unfinished; a mark says that this
+/// was durable.
+#[test]
+fn a_view_does_not_pass_over_damage_in_what_was_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    for later_log in [false, true] {
+        let live = dir.path().join(later_log.to_string());
+        let options = tiny_segments().segment_bytes_min(4096).auto_compaction(false);
+        let writer = KvStore::open_with(&live, options).unwrap();
+        writer.set_bytes(b"first", b"1").unwrap();
+        writer.set_bytes(b"second", b"durable-value").unwrap();
+        writer.sync().unwrap();
+        let filler = if later_log { 3_990 } else { 10 };
+        writer.set_bytes(b"third", &vec![3; filler]).unwrap();
+        assert_eq!(segments(&live).len(), if later_log { 2 } else { 1 });
+        let old = view(&live);
+        let log = segments(&live).remove(0);
+        let sound = std::fs::read(&log).unwrap();
+        let at = sound.windows(13).position(|window| window == b"durable-value").unwrap();
+        let mut bent = sound.clone();
+        bent[at] ^= 1;
+        std::fs::write(&log, &bent).unwrap();
+        match KvStore::open_with(&live, tiny_segments().read_only(true)) {
+            Err(KvsError::Corrupt { path, .. }) => {
+                assert_eq!(path.parent(), Some(&*live), "{later_log}");
+            }
+            other => panic!("{later_log}: {other:?}"),
+        }
+        assert!(matches!(old.get_bytes(b"second"), Err(KvsError::Corrupt { .. })));
+        std::fs::write(&log, sound).unwrap();
+        assert_eq!(view(&live).len().unwrap(), 3, "{later_log}");
+    }
+}
+
+/// Descriptors and mappings of old views go with them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thousand_refreshes_leave_nothing_behind() {
+    let held = |dir: &Path| {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| {
+            let target = std::fs::read_link(fd.unwrap().path()).ok()?;
+            target.starts_with(dir).then_some(())
+        });
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        fds.count() + maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
+    };
+    let dir = fast_dir();
+    let writer = KvStore::open_with(dir.path(), tiny_segments()).unwrap();
+    let mut views = [ReadMode::Mapped, ReadMode::Positioned].map(|read_mode| {
+        let options = tiny_segments().read_only(true).read_mode(read_mode);
+        KvStore::open_with(dir.path(), options).unwrap()
+    });
+    let mut most = 0;
+    for round in 0..500_u32 {
+        writer.set_bytes(&(round % 30).to_be_bytes(), &[7; 200]).unwrap();
+        for view in &mut views {
+            *view = view.refresh().unwrap();
+            assert!(view.contains(&(round % 30).to_be_bytes()).unwrap());
+        }
+        most = most.max(held(dir.path()));
+    }
+    // A dozen small files, two views and a writer, and what waits for the last reader of an epoch.
+    assert!(most < 400, "{most} descriptors and mappings");
+    drop((writer, views));
+    // Other tests hold epochs back; they end.
+    let mut left = held(dir.path());
+    for _ in 0..200 {
+        if left == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(KvStore::open(tempfile::tempdir().unwrap().path()).unwrap());
+        left = held(dir.path());
+    }
+    assert_eq!(left, 0, "descriptors and mappings are left");
 }

@@ -1,7 +1,8 @@
 //! A disk that fails when it is told to: the n-th call of some kinds, once or from then on.
 //!
 //! It stands in front of another disk and answers the chosen calls with an error. A failing write
-//! or read may do half of its work before: part of the bytes land, the rest does not. Tests only.
+//! or read may do half of its work before: part of the bytes land, the rest does not. Instead, it
+//! can let somebody else do something between two calls. Tests only.
 
 use std::ffi::OsString;
 use std::io;
@@ -51,11 +52,22 @@ struct Plan {
     struck: u64,
 }
 
+/// What somebody else does between two calls.
+struct Act(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an act")
+    }
+}
+
 /// The disk; clones share the plan.
 #[derive(Debug, Clone)]
 pub(crate) struct FailingDisk {
     below: Arc<dyn Disk>,
     plan: Arc<Mutex<Plan>>,
+    /// How many calls are still to pass before it is done.
+    act: Arc<Mutex<Option<(u64, Act)>>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +78,7 @@ struct FailingFile {
 
 impl FailingDisk {
     pub(crate) fn new(below: Arc<dyn Disk>) -> Self {
-        Self { below, plan: Arc::default() }
+        Self { below, plan: Arc::default(), act: Arc::default() }
     }
 
     /// Lets `pass` chosen calls through and fails the next.
@@ -79,6 +91,33 @@ impl FailingDisk {
         self.plan.lock().fault = None;
     }
 
+    /// Lets `pass` calls through and does `act` before the next.
+    pub(crate) fn act_after(&self, pass: u64, act: impl FnOnce() + Send + 'static) {
+        *self.act.lock() = Some((pass, Act(Box::new(act))));
+    }
+
+    /// Whether there is an act that was not done yet.
+    pub(crate) fn has_act(&self) -> bool {
+        self.act.lock().is_some()
+    }
+
+    fn act(&self) {
+        let act = {
+            let mut act = self.act.lock();
+            match act.as_mut() {
+                Some((0, _)) => act.take(),
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if let Some((_, act)) = act {
+            (act.0)();
+        }
+    }
+
     /// Calls that failed because they were told to.
     pub(crate) fn struck(&self) -> u64 {
         self.plan.lock().struck
@@ -86,6 +125,7 @@ impl FailingDisk {
 
     /// The fault that is to happen to this call, if one is.
     fn strikes(&self, call: Call) -> Option<Fault> {
+        self.act();
         let mut plan = self.plan.lock();
         let (pass, fault) = plan.fault.as_mut().filter(|(_, fault)| (fault.chosen)(call))?;
         if let Some(left) = pass.checked_sub(1) {

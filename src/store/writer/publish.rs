@@ -56,6 +56,7 @@ impl Writer {
         if staged.kind == Kind::Clear {
             self.keydir.clear();
             self.segments.clear_live();
+            self.segments.note_cleared(staged.seqno);
             segment.add_tombstone(staged.len);
             return Ok(false);
         }
@@ -71,9 +72,11 @@ impl Writer {
                     found = Some((entry, holder, put));
                     break;
                 }
+                Ok(Look::Gone | Look::Other) => {}
                 // A damaged record cannot be told to be this key's; it stays, and reads of it say
-                // so. One that is only unreadable now could be, and would be read again later.
-                Ok(Look::Gone | Look::Other) | Err(KvsError::Corrupt { .. }) => {}
+                // so. If it was, the key is counted twice from now on.
+                Err(KvsError::Corrupt { .. }) => self.segments.note_damaged(entry.location, guard),
+                // One that is only unreadable now could be the key's, and be read again later.
                 Err(error) => return Err(error),
             }
         }
