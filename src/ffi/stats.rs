@@ -79,6 +79,8 @@ pub struct kvs_stats {
     pub compaction_written_bytes: u64,
     /// How long they took together, in microseconds.
     pub compaction_us: u64,
+    /// 1 if writes pass through a mapped tail, which may not be possible on the file system, else 0.
+    pub has_tail: u64,
 }
 
 /// A `kvs_stats` of what `$stats` says. Every field of `Stats` has to be named, so that a new one
@@ -102,8 +104,8 @@ impl kvs_stats {
                 retired_file_count retired_bytes unsynced_bytes unsynced_us
                 is_poisoned is_reserve_lent open_us written_bytes rotation_count
                 sync_us sync_us_max throttle_count throttle_us throttle_us_max
-                compaction_read_bytes compaction_written_bytes compaction_us,
-            json_only: has_tail background_error group_sizes
+                compaction_read_bytes compaction_written_bytes compaction_us has_tail,
+            json_only: background_error group_sizes
         ))
     }
 
