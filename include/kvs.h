@@ -518,7 +518,8 @@ typedef struct {
      */
     uint64_t compaction_us;
     /**
-     * 1 if writes pass through a mapped tail, which may not be possible on the file system, else 0.
+     * 1 if writes pass through a mapped tail, which may not be possible on the file system, else
+     * 0.
      */
     uint64_t has_tail;
 } kvs_stats;

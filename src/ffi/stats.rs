@@ -79,7 +79,8 @@ pub struct kvs_stats {
     pub compaction_written_bytes: u64,
     /// How long they took together, in microseconds.
     pub compaction_us: u64,
-    /// 1 if writes pass through a mapped tail, which may not be possible on the file system, else 0.
+    /// 1 if writes pass through a mapped tail, which may not be possible on the file system, else
+    /// 0.
     pub has_tail: u64,
 }
 
