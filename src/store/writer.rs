@@ -288,8 +288,8 @@ impl Writer {
             reserve.hold()?;
         }
         // Publication cannot be undone, so nothing in it may wait for a file.
-        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash))?;
         let guard = pin();
+        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash, &guard))?;
         let [entry] = entries else {
             return self.stage_batch(lane, entries, grouped, &guard);
         };
@@ -302,9 +302,16 @@ impl Writer {
         if holds {
             self.begin(lane, entries)?;
             lane.stage(entry, BatchPlace::Alone, grouped);
+            self.prefetch_replaced(entry, &guard);
         }
         let done = holds || kind == OpKind::Apply;
         Ok(if done { Outcome::Done } else { Outcome::Refused })
+    }
+
+    /// Begins to fetch the record that publication will look at, to tell whether it is of this key.
+    fn prefetch_replaced(&self, entry: &Entry<'_>, guard: &Guard) {
+        let candidates = self.keydir.candidates(entry.hash, guard);
+        candidates.into_iter().flatten().for_each(|at| self.segments.prefetch(at, guard));
     }
 
     fn stage_batch(

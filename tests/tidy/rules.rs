@@ -38,7 +38,14 @@ const LAYERS: &[&[&str]] = &[
     &["error", "logger", "options", "value", "sync", "clock", "json_text"],
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
-    &["store/names", "store/expiring", "store/scratch", "store/tail", "engine_dir"],
+    &[
+        "store/names",
+        "store/expiring",
+        "store/prefetch",
+        "store/scratch",
+        "store/tail",
+        "engine_dir",
+    ],
     &["store/old_logs", "store/log_file"],
     &["store/segment", "store/keydir", "store/key_order", "store/reserve"],
     &["store/sift"],
@@ -228,6 +235,7 @@ pub(crate) fn only_the_disk_room_touches_files(tree: &Tree) -> Vec<Hit> {
 const UNSAFE_ROOMS: &[&str] = &[
     "src/store/disk.rs",
     "src/store/log_file.rs",
+    "src/store/prefetch.rs",
     "src/store/record.rs",
     "src/sync.rs",
     "src/value.rs",
