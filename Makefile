@@ -92,7 +92,7 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back
 
 kill: cc ## kill -9 of a writing process, 200 times on one store
 	$(CARGO) test --test kill
