@@ -30,7 +30,7 @@ STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgri
 	deny peers bench-build
 
 .PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-kill $(STEPS)
+	venv header abi header-matrix soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -118,7 +118,10 @@ header: cc ## Writes include/kvs.h anew (rust-test compares it)
 install: lib ## The C library: make install PREFIX=/usr/local LIBDIR=lib DESTDIR=
 	BUILT=$(BUILT) PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh
 
-ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, behaviour, examples
+abi: abigail ## Writes ffi-tests/libkvs.abi anew, the ABI that the C tests compare kvs.h with
+	$(FFI) record
+
+ffi: lib g++ clang cmake abigail ## The C tests: header, symbols, ABI, behaviour, ASan, examples
 	$(FFI) test
 
 header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
@@ -172,7 +175,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: toolchain cc g++ clang cmake peers-build peers-libraries
+.PHONY: toolchain cc g++ clang cmake abigail peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -187,6 +190,9 @@ g++:
 
 clang:
 	@.ci/need clang clang --version
+
+abigail: cc
+	@.ci/need abigail-tools abidiff --version
 
 cmake:
 	@.ci/need cmake cmake --version

@@ -13,7 +13,7 @@
 
 static int failures; /* Changed by many threads: only with __atomic builtins. */
 static const char *engine = "kvs";
-static int slow;
+static int slow, repeat = 1;
 static const char *program;
 
 static const phase *const tables[] = {basics_phases, refusals_phases, lifetimes_phases,
@@ -131,7 +131,7 @@ void free_fixture(fixture *f) {
 }
 
 int rounds(int normal) {
-    return slow ? (normal + 19) / 20 : normal;
+    return slow ? (normal + 19) / 20 : normal * repeat;
 }
 
 int engine_is(const char *name) {
@@ -269,9 +269,10 @@ static int run_phase(const phase *phase) {
 
 static void usage(const char *program) {
     fprintf(stderr,
-            "usage: %s [--engine kvs|sled] [--no-fork] [--slow] [--list | --run NAME]\n"
-            "  --no-fork  leave out the phases that fork or kill processes\n"
-            "  --slow     repeat less, for runs under a checker\n",
+            "usage: %s [--engine kvs|sled] [--no-fork] [--slow | --repeat N] [--list | --run NAME]\n"
+            "  --no-fork   leave out the phases that fork or kill processes\n"
+            "  --slow      repeat less, for runs under a checker\n"
+            "  --repeat N  repeat N times as often what is repeated at all\n",
             program);
     exit(2);
 }
@@ -289,6 +290,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--run") == 0 && i + 1 < argc) only = argv[++i];
         else if (strcmp(argv[i], "--engine") == 0 && i + 1 < argc) engine = argv[++i];
         else if (strcmp(argv[i], "--slow") == 0) slow = 1;
+        else if (strcmp(argv[i], "--repeat") == 0 && i + 1 < argc) repeat = atoi(argv[++i]);
         else if (strcmp(argv[i], "--child-open") == 0 && i + 1 < argc) return child_open(argv[++i]);
         else if (strcmp(argv[i], "--child-write") == 0 && i + 1 < argc)
             return child_write(argv[++i]);

@@ -98,7 +98,7 @@ kvs_options *engine_options(void);
 /* Whether the run is about the engine of that name. */
 int engine_is(const char *name);
 
-/* How often to repeat something: `normal`, or a twentieth of it when the run is a slow one. */
+/* How often to repeat something: `normal`, or as much less or more as the run was told. */
 int rounds(int normal);
 /* Runs this program again, in the same mode, to do `what` in `dir`; its output can be read from
  * *output. See children in harness.c. */
