@@ -15,6 +15,7 @@ CARGO := cargo
 VENV := target/venv
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 BUILT := target/release
+TOOLS := target/tools
 FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
 	OUT=$(CURDIR)/target/ffi-tests
 # benches/peers is a crate of its own, built apart. PEERS_ARGS is for `--stores` and the like.
@@ -30,7 +31,7 @@ STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgri
 	deny peers bench-build
 
 .PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-kill $(STEPS)
+	venv header abi header-matrix test-cargo-c soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -92,7 +93,7 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back
 
 kill: cc ## kill -9 of a writing process, 200 times on one store
 	$(CARGO) test --test kill
@@ -118,8 +119,15 @@ header: cc ## Writes include/kvs.h anew (rust-test compares it)
 install: lib ## The C library: make install PREFIX=/usr/local LIBDIR=lib DESTDIR=
 	BUILT=$(BUILT) PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh
 
-ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, behaviour, examples
+abi: abigail ## Writes ffi-tests/libkvs.abi anew, the ABI that the C tests compare kvs.h with
+	$(FFI) record
+
+ffi: lib g++ clang cmake abigail ## The C tests: header, symbols, ABI, behaviour, ASan, examples
 	$(FFI) test
+
+test-cargo-c: cc g++ cmake cargo-c ## What `cargo cinstall` installs, used as `make install` is
+	cd ffi-tests && PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH CARGO_CINSTALL="cargo cinstall" \
+		CARGO_TARGET_DIR=$(CURDIR)/target/cargo-c ./check_install.sh
 
 header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
 	$(FFI) header-matrix
@@ -172,7 +180,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: toolchain cc g++ clang cmake peers-build peers-libraries
+.PHONY: toolchain cc g++ clang cmake cargo-c abigail peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -187,6 +195,18 @@ g++:
 
 clang:
 	@.ci/need clang clang --version
+
+# The newest that the Rust of Cargo.toml can build, which takes some minutes, once.
+CARGO_C := 0.10.18+cargo-0.92.0
+cargo-c: cc
+	@.ci/need libssl-dev pkg-config --exists openssl
+	@test -x $(TOOLS)/bin/cargo-cinstall || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
+		CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+		$(CARGO) install cargo-c --version $(CARGO_C) --locked --root $(TOOLS)
+	@rm -rf $(TOOLS)/build
+
+abigail: cc
+	@.ci/need abigail-tools abidiff --version
 
 cmake:
 	@.ci/need cmake cmake --version

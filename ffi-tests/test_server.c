@@ -2,7 +2,6 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -290,16 +289,6 @@ static void requests_over_the_limits_are_cut_off(const char *dir) {
     kvs_store_free(store);
 }
 
-/* Entries of a directory of the process: its threads, its open files. */
-static int entries_in(const char *dir) {
-    DIR *list = opendir(dir);
-    int count = 0;
-    if (list == NULL) return -1; /* A system without /proc: nothing to compare. */
-    while (readdir(list) != NULL) count++;
-    closedir(list);
-    return count;
-}
-
 static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
     kvs_store *store = open_store(dir);
     kvs_server *server = start_server(store, 0);
@@ -329,9 +318,8 @@ static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
         }
         kvs_server_free(server);
     }
-    /* sled starts and ends threads of its own as it sees fit. */
-    if (engine_is("kvs")) CHECK_NUMBER(threads, entries_in("/proc/self/task"));
-    CHECK_NUMBER(files, entries_in("/proc/self/fd"));
+    CHECK_ENTRIES(threads, "/proc/self/task");
+    CHECK_ENTRIES(files, "/proc/self/fd");
     CHECK_VALUE(store, "k", "v");
     kvs_store_free(store);
 }
