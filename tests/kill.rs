@@ -175,12 +175,14 @@ fn kill_one(
     let lines = BufReader::new(child.stdout.take().unwrap());
     let (started, wait_for_start) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let lines = lines.lines().map_while(Result::ok).inspect(|_| {
-            let _ = started.send(());
+        let lines = lines.lines().map_while(Result::ok).inspect(|line| {
+            if line.starts_with('!') {
+                let _ = started.send(());
+            }
         });
         lines.collect::<Vec<_>>()
     });
-    // Mostly while it writes; now and then as early as while it opens the store.
+    // Mostly after its first write; now and then as early as while it opens the store.
     if !random.next().is_multiple_of(8) {
         wait_for_start.recv_timeout(Duration::from_secs(60)).unwrap();
     }
