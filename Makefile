@@ -26,11 +26,11 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
+STEPS := fmt clippy tidy features doc rust-test kill histories doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
 .PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-kill $(STEPS)
+	venv header header-matrix soak-histories soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -99,6 +99,12 @@ kill: cc ## kill -9 of a writing process, 200 times on one store
 
 soak-kill: cc ## The same 10,000 times (about 7 minutes)
 	KVS_KILL_CYCLES=10000 $(CARGO) test --release --test kill
+
+histories: cc ## 500 histories of concurrent operations, checked for linearizability
+	$(CARGO) test --test histories
+
+soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
+	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"
