@@ -104,11 +104,8 @@ fn options(seed: u64) -> Options {
 /// no time. The death of a process takes nothing from either.
 fn home(seed: u64) -> std::io::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
-    if seed.is_multiple_of(8) || !memory.is_dir() {
-        tempfile::tempdir()
-    } else {
-        tempfile::tempdir_in(memory)
-    }
+    let in_memory = memory.is_dir() && !seed.is_multiple_of(8);
+    if in_memory { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
 }
 
 fn thread_count(seed: u64) -> usize {
