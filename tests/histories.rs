@@ -100,7 +100,7 @@ fn options(seed: u64) -> Options {
     options.segment_bytes_min(0).segment_bytes_max(16 << 10).lock_timeout(Duration::from_secs(5))
 }
 
-/// Where the store of a history is: one of eight on a disk, the others in memory, where a sync takes
+/// Where the store of a history is: one of eight on a disk, the others in memory, where syncs take
 /// no time. The death of a process takes nothing from either.
 fn home(seed: u64) -> std::io::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
