@@ -23,7 +23,7 @@
 
 #[cfg(test)]
 pub(super) mod failing;
-#[cfg(test)]
+#[cfg(any(test, shuttle, fuzzing))]
 pub(super) mod modelled;
 
 use std::fs::{self, File};

@@ -6,7 +6,6 @@
 //! microseconds.
 
 use std::cell::Cell;
-use std::thread;
 
 use crate::error::Result;
 use crate::options::ReadMode;
@@ -14,7 +13,7 @@ use crate::store::Core;
 use crate::store::record::{BatchPlace, Kind, Record};
 use crate::store::segment::Segment;
 use crate::store::segments::Look;
-use crate::sync::{Arc, pin};
+use crate::sync::{Arc, pin, thread};
 use crate::value::Value;
 
 thread_local! {
