@@ -1,8 +1,8 @@
 //! What a fuzzer calls: functions of bytes that must neither panic, nor hang, nor contradict what
 //! they know to be right. Not in the library: `fuzz/` builds the sources with `--cfg fuzzing`.
 //!
-//! Every test run calls them with the inputs of `fuzz/corpus`, those that once found something among
-//! them.
+//! Every test run calls them with the inputs of `fuzz/corpus`, among them those that once found
+//! something.
 
 use crate::server::fuzzing::requests as requests_of;
 pub use crate::store::fuzzing::{checkpoint, hint, manifest, operations, record, segment};

@@ -24,7 +24,7 @@
 #[cfg(test)]
 pub(super) mod failing;
 #[cfg(any(test, shuttle, fuzzing))]
-pub(super) mod modelled;
+pub(crate) mod modelled;
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use crate::engine::KvsEngine;
 use crate::error::Result;
 use crate::options::{Durability, Options};
+use crate::scan::Scan;
 use crate::store::disk::Disk;
 use crate::store::disk::modelled::{ModelledDisk, Moment};
 use crate::store::manifest::{self, Manifest};
@@ -270,84 +271,105 @@ pub fn checkpoint(data: &[u8]) {
 /// A history of a store beside a map that does the same: writes, syncs, compactions, reopenings,
 /// kills and losses of power.
 pub fn operations(data: &[u8]) {
-    let mut disk = new_disk();
-    let mut store = open(&disk).unwrap();
-    // What it held after each write, and which of these is durable.
-    let (mut states, mut durable) = (vec![Content::new()], 0);
+    let disk = new_disk();
+    let store = open(&disk).unwrap();
+    let mut history = History { disk, store, states: vec![Content::new()], durable: 0 };
     let mut bytes = data.iter().copied();
     for step in 0..STEPS_MAX {
         let Some(op) = bytes.next() else { break };
         let mut next = || bytes.next().unwrap_or(0);
-        let now = states[states.len() - 1].clone();
         match op % 12 {
+            0..7 => history.write(op % 12, step, &mut next),
+            7 => history.store.sync().unwrap(),
+            8 => history.store.compact().unwrap(),
+            9 => history.store.close().unwrap(),
+            10 => history.kill(),
+            _ => history.lose_power([next(), next(), next(), next()]),
+        }
+        if let 7..10 = op % 12 {
+            history.durable = history.states.len() - 1;
+        }
+        if op % 12 == 9 {
+            history.store = open(&history.disk).unwrap();
+        }
+    }
+    history.check();
+}
+
+struct History {
+    disk: ModelledDisk,
+    store: KvStore,
+    /// What it held after each write.
+    states: Vec<Content>,
+    /// Which of these is durable.
+    durable: usize,
+}
+
+impl History {
+    fn now(&self) -> &Content {
+        &self.states[self.states.len() - 1]
+    }
+
+    fn write(&mut self, op: u8, step: usize, next: &mut dyn FnMut() -> u8) {
+        let mut after = self.now().clone();
+        match op {
             0..4 => {
                 let (key, value) = (key(next()), value(step, next()));
-                store.set_bytes(key, &value).unwrap();
-                states.push(with(&now, key, Some(value)));
+                self.store.set_bytes(key, &value).unwrap();
+                after.insert(key.to_vec(), value);
             }
             4 => {
                 let key = key(next());
-                assert_eq!(store.remove_bytes(key).is_ok(), now.contains_key(key));
-                states.push(with(&now, key, None));
+                assert_eq!(self.store.remove_bytes(key).is_ok(), after.remove(key).is_some());
             }
             5 => {
-                let (mut batch, mut after) = (WriteBatch::new(), now);
+                let mut batch = WriteBatch::new();
                 for _ in 0..next() % 5 {
                     let (key, len) = (key(next()), next());
-                    let value = (len % 4 > 0).then(|| value(step, len));
-                    match &value {
-                        Some(value) => batch.set(key, value),
-                        None => batch.remove(key),
-                    };
-                    after = with(&after, key, value);
+                    if len % 4 == 0 {
+                        batch.remove(key);
+                        after.remove(key);
+                    } else {
+                        batch.set(key, &value(step, len));
+                        after.insert(key.to_vec(), value(step, len));
+                    }
                 }
-                store.apply(&batch).unwrap();
-                states.push(after);
-            }
-            6 => {
-                store.clear().unwrap();
-                states.push(Content::new());
-            }
-            7 => {
-                store.sync().unwrap();
-                durable = states.len() - 1;
-            }
-            8 => {
-                store.compact().unwrap();
-                durable = states.len() - 1;
-            }
-            9 => {
-                store.close().unwrap();
-                drop(store);
-                store = open(&disk).unwrap();
-                durable = states.len() - 1;
-            }
-            10 => {
-                disk = moment(&disk).after_kill();
-                store = open(&disk).unwrap();
-                assert_eq!(content(&store).unwrap(), now, "a killed process lost something");
+                self.store.apply(&batch).unwrap();
             }
             _ => {
-                let masks = [next(), next(), next(), next()];
-                let keeps = |unit: usize| masks[unit / 8 % 4] >> (unit % 8) & 1 == 1;
-                disk = moment(&disk).after_power_loss(keeps);
-                store = open(&disk).unwrap();
-                let found = content(&store).unwrap();
-                let kept = states[durable..].iter().rposition(|state| *state == found);
-                let kept = kept.unwrap_or_else(|| panic!("no durable prefix: {found:?}"));
-                states.truncate(durable + kept + 1);
+                self.store.clear().unwrap();
+                after.clear();
             }
         }
+        self.states.push(after);
     }
-    let now = &states[states.len() - 1];
-    assert_eq!(content(&store).unwrap(), *now);
-    assert_eq!(store.len().unwrap(), u64::try_from(now.len()).unwrap());
-    let entries: Result<Content> = store
-        .scan(crate::scan::Scan::all())
-        .unwrap()
-        .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
-        .collect();
-    assert_eq!(entries.unwrap(), *now);
+
+    /// Goes on as a process that finds what another, which was killed, has left.
+    fn kill(&mut self) {
+        self.disk = moment(&self.disk).after_kill();
+        self.store = open(&self.disk).unwrap();
+        assert_eq!(content(&self.store).unwrap(), *self.now(), "a killed process lost something");
+    }
+
+    /// The same after a loss of power that took what `masks` does not keep of what was pending.
+    fn lose_power(&mut self, masks: [u8; 4]) {
+        let keeps = |unit: usize| masks[unit / 8 % 4] >> (unit % 8) & 1 == 1;
+        self.disk = moment(&self.disk).after_power_loss(keeps);
+        self.store = open(&self.disk).unwrap();
+        let found = content(&self.store).unwrap();
+        let kept = self.states[self.durable..].iter().rposition(|state| *state == found);
+        let kept = kept.unwrap_or_else(|| panic!("no prefix that was durable: {found:?}"));
+        self.states.truncate(self.durable + kept + 1);
+    }
+
+    fn check(&self) {
+        assert_eq!(content(&self.store).unwrap(), *self.now());
+        let len = u64::try_from(self.now().len()).unwrap();
+        assert_eq!(self.store.len().unwrap(), len);
+        let entries = self.store.scan(Scan::all()).unwrap();
+        let entries = entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        assert_eq!(entries.collect::<Result<Content>>().unwrap(), *self.now());
+    }
 }
 
 fn key(byte: u8) -> &'static [u8] {
@@ -359,13 +381,4 @@ fn value(step: usize, len: u8) -> Vec<u8> {
     let mut value = step.to_string().into_bytes();
     value.resize(value.len() + usize::from(len) * 5, b'.');
     value
-}
-
-fn with(content: &Content, key: &[u8], value: Option<Vec<u8>>) -> Content {
-    let mut after = content.clone();
-    match value {
-        Some(value) => after.insert(key.to_vec(), value),
-        None => after.remove(key),
-    };
-    after
 }

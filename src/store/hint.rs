@@ -402,8 +402,8 @@ impl Hint {
     }
 }
 
-/// Puts the checksums of a hint right, as far as it is whole: what a fuzzer makes up gets no further
-/// without.
+/// Puts the checksums of a hint right, as far as it is whole: what a fuzzer makes up gets no
+/// further without.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn mend(bytes: &mut [u8]) -> Option<()> {
     let count = usize::try_from(le_u32(bytes, COUNT_AT)?).ok()?;

@@ -41,7 +41,6 @@ use crate::sync::{
     Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
 };
 
-/// A model checker gets two: each of them is more to look at.
 const SHARD_BITS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
 pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 

@@ -2,7 +2,8 @@
 //!
 //! Every use of one is a point at which another thread may go on; loom also tries what weak memory
 //! orderings allow. No time passes in a model: a wait with a timeout lets the others go on for a
-//! while and then ends, as a timeout may at any moment.
+//! while and then ends, as a timeout may at any moment. Constants shrink where a checker would have
+//! more to look at and find no more: shards and slots of the keydir.
 
 #[cfg(loom)]
 use loom as checker;

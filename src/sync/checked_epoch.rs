@@ -1,15 +1,15 @@
 //! Epochs for a model checker: what `crossbeam-epoch` promises, and nothing that it does not.
 //!
-//! The crate itself would bring its own atomics into every model, of which each use doubles what is
-//! to be explored, and it is checked by its own authors in that way. What this crate builds on it is
-//! one promise: what is retired is freed when every guard is gone that was there at that moment. So
-//! the stand-in frees *at that very moment*, sooner than the real one ever does, and whoever counts
-//! on more than the promise reads freed memory.
+//! The crate itself would bring its own atomics into every model, each use of which doubles what is
+//! to be explored, and its own authors check it in that way. What this crate builds on it is one
+//! promise: what is retired is freed when every guard is gone that was there at that moment. So the
+//! stand-in frees *at that very moment*, sooner than the real one ever does, and whoever counts on
+//! more than the promise reads freed memory.
 //!
 //! The books are kept beside the model: no thread learns through them what another has written, as
 //! that would hide a missing ordering. What is part of the promise is there: who pins after a
-//! retirement cannot load what was retired. `crossbeam-epoch` has sequentially consistent fences for
-//! that; here it is one atomic that everybody adds to, since loom does not look for other orders of
+//! retirement cannot load what was retired. `crossbeam-epoch` has sequentially consistent fences
+//! for that; here it is one atomic that everybody adds to, since loom looks for no other orders of
 //! fences. All threads of a model run on one thread of the system, so the books are its own.
 
 use std::cell::RefCell;

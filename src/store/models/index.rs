@@ -78,8 +78,8 @@ fn found(keydir: &Keydir, n: u64) -> Option<u64> {
 
 /// Runs `read` beside `write`.
 ///
-/// It is the first thread that writes: loom looks for another order when a load follows a store, and
-/// forgets that a load came before a store if the storing thread has loaded the same place itself.
+/// It is the first thread that writes: loom looks for another order when a load follows a store,
+/// and forgets that a load came before one if the storing thread has loaded the same place itself.
 fn beside(keydir: &Arc<Keydir>, read: impl Fn(&Keydir) + Send + 'static, write: impl FnOnce()) {
     let keydir = Arc::clone(keydir);
     let reader = thread::spawn(move || read(&keydir));
@@ -105,6 +105,7 @@ fn what_is_found_can_be_read() {
     beside(&keydir, read, || {
         // Pinned before the records are written: pinning is a fence, which would order them.
         let guard = pin();
+        // Relaxed: as above.
         records[2].store(2, Ordering::Relaxed);
         let change = keydir.change(hash(1), &guard).unwrap();
         let entry = change.candidates().next().unwrap();
