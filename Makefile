@@ -22,16 +22,18 @@ FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
 PEERS := target/peers/release/peers
 PEERS_CARGO := CARGO_TARGET_DIR=$(CURDIR)/target/peers $(CARGO)
 PEERS_FEW := --no-default-features --features kvs,sled
+# The sources built anew over a model checker: a package of its own too.
+MODELS_MANIFEST := --locked --manifest-path tests/models/Cargo.toml
 PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
+STEPS := fmt clippy tidy features doc rust-test kill histories models doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
 .PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header abi header-matrix test-cargo-c soak-kill $(STEPS)
+	venv header abi header-matrix test-cargo-c soak-histories soak-kill soak-models $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -100,6 +102,25 @@ kill: cc ## kill -9 of a writing process, 200 times on one store
 
 soak-kill: cc ## The same 10,000 times (about 7 minutes)
 	KVS_KILL_CYCLES=10000 $(CARGO) test --release --test kill
+
+histories: cc ## 500 histories of concurrent operations, checked for linearizability
+	$(CARGO) test --test histories
+
+soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
+	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
+
+models: cc ## Models of concurrency, 300 schedules each (shuttle)
+	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
+
+soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted bugs (30 minutes)
+	KVS_MODEL_SCHEDULES=$${KVS_MODEL_SCHEDULES:-100000} $(CARGO) run $(MODELS_MANIFEST) --release --features shuttle \
+		| tee target/soak-models.log
+	KVS_MODEL_PREEMPTIONS=4 $(CARGO) run $(MODELS_MANIFEST) --release --features loom | tee -a target/soak-models.log
+	.ci/need python3 python3 --version
+	python3 tests/models/planted.py 20000 | tee -a target/soak-models.log
+	@awk '/^(models|planted): / { line = line "; " $$0; failures += $$NF } \
+		END { sub(/^; /, "", line); gsub(/; failures: [0-9]+/, "", line); \
+		print "soak-models: " line "; failures: " failures }' target/soak-models.log
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"

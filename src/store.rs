@@ -50,13 +50,17 @@ mod rewrite;
 mod stats;
 mod upkeep;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+#[cfg(any(loom, shuttle))]
+pub mod models;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use std::{fmt, thread};
 
 pub use listing::LogRecord;
 pub use repair::RepairReport;
@@ -78,7 +82,7 @@ use crate::store::record::Draft;
 use crate::store::segments::Segments;
 use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
-use crate::sync::{Arc, AtomicBool, Mutex, Signal};
+use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 

@@ -42,7 +42,7 @@ use crate::sync::{
     Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
 };
 
-const SHARD_BITS: u32 = 8;
+const SHARD_BITS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
 pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 
 const EMPTY: u64 = 0;
@@ -50,7 +50,7 @@ const EMPTY: u64 = 0;
 const DELETED: u64 = 1;
 
 /// Slots of a shard that holds nothing: small, because there are 256 of them.
-const CAPACITY_MIN: usize = 16;
+const CAPACITY_MIN: usize = if cfg!(any(loom, shuttle)) { 4 } else { 16 };
 
 /// The hash of a key under the store's seed: XXH3-64, a published and stable function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

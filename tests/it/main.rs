@@ -13,6 +13,7 @@ mod contract;
 mod damage;
 mod dump;
 mod expiry;
+mod fuzz;
 mod header;
 mod hints;
 mod model;
