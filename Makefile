@@ -94,11 +94,16 @@ doc: cc ## Documentation, warnings are errors
 rust-test: cc ## Unit and integration tests
 	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations
 
-kill: cc ## kill -9 of a writing process, 200 times on one store
-	$(CARGO) test --test kill
+# In C and in Python: programs that write until they are killed.
+KILL_C := target/ffi-tests/kill_writer
+KILL_PYTHON := $(VENV)/bin/python bindings/python/tests/kill_writer.py
 
-soak-kill: cc ## The same 10,000 times (about 7 minutes)
-	KVS_KILL_CYCLES=10000 $(CARGO) test --release --test kill
+kill: lib venv kill-writer ## kill -9 of writing processes: in Rust, serving, in C, in Python
+	$(CARGO) test --test kill -- this=200 server=50 "$(KILL_C)=50" "$(KILL_PYTHON)=20"
+
+soak-kill: lib venv kill-writer ## The same 10,000 times (about 10 minutes)
+	$(CARGO) test --release --test kill -- this=4000 server=2500 "$(KILL_C)=2500" \
+		"$(KILL_PYTHON)=1000"
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"
@@ -160,6 +165,9 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 	@# here a link stands in.
 	@ln -sf libkvs.so $(BUILT)/$$(readelf -d $(BUILT)/libkvs.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')
 
+kill-writer:
+	@$(FFI) $(CURDIR)/$(KILL_C)
+
 venv:
 	@bindings/python/dev/setup.sh
 
@@ -172,7 +180,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: toolchain cc g++ clang cmake peers-build peers-libraries
+.PHONY: kill-writer toolchain cc g++ clang cmake peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
