@@ -26,11 +26,12 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
+STEPS := fmt clippy tidy features doc rust-test kill corruption doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-kill $(STEPS)
+.PHONY: help test soak-kill soak-corruption soak-churn soak-filesystems \
+	bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
+	venv header header-matrix $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -70,6 +71,9 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 	$(PEERS) report target/peers/quick/results.jsonl --dir target/peers/quick --date $$(date +%F) \
 		--commit quick
 
+# How long an hour of churn is.
+KVS_SOAK_MINUTES ?= 60
+
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 
@@ -77,6 +81,7 @@ LIBDIR ?= lib
 
 fmt: ## Formatting
 	$(CARGO) fmt --all -- --check
+	cd tests/filesystems && $(CARGO) fmt -- --check
 	cd benches/peers && $(CARGO) fmt -- --check
 
 clippy: cc ## Lints, warnings are errors
@@ -92,7 +97,8 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations \
+		--test handles
 
 # In C and in Python: programs that write until they are killed.
 KILL_C := target/ffi-tests/kill_writer
@@ -104,6 +110,20 @@ kill: lib venv kill-writer ## kill -9 of writing processes: in Rust, serving, in
 soak-kill: lib venv kill-writer ## The same 10,000 times (about 10 minutes)
 	$(CARGO) test --release --test kill -- this=4000 server=2500 "$(KILL_C)=2500" \
 		"$(KILL_PYTHON)=1000"
+
+corruption: cc ## Files of a store damaged in one of 211 ways that there are
+	$(CARGO) test --test corruption
+
+soak-corruption: cc ## In all ways (about 20 minutes)
+	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
+
+soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
+	KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
+
+soak-filesystems: cc ## Power loss under ext4 and xfs, on images of what they wrote (needs to mount)
+	.ci/need e2fsprogs mkfs.ext4 -V
+	.ci/need xfsprogs mkfs.xfs -V
+	cd tests/filesystems && CARGO_TARGET_DIR=$(CURDIR)/target/filesystems $(CARGO) run --release
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"

@@ -39,7 +39,7 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 /// All threads together stay below (MiB): a length of 1 GiB that is believed would not.
 const PEAK_MIB_MAX: f32 = 256.0;
-/// Of so many damages one is tried, if not told otherwise. A prime, so that all bits have their turn.
+/// Of so many damages one is tried, if not told otherwise. A prime, so that all bits have a turn.
 const DEFAULT_STRIDE: usize = 211;
 /// A damage that takes as long is a hang.
 const STUCK: Duration = Duration::from_secs(300);

@@ -7,7 +7,7 @@
 //! the parent, outside the process that dies.
 //!
 //! `cargo test --test kill` kills a writer and a server of this program. Others, and how often, are
-//! arguments: `cargo test --test kill -- this=1000 server=1000 "target/ffi-tests/kill_writer=1000"`;
+//! arguments: `cargo test --test kill -- this=100 server=100 target/ffi-tests/kill_writer=100`;
 //! what a program has to do is at the head of `kill/victims.rs`. A failure prints the seed;
 //! `KVS_KILL_SEED` makes the same choices again.
 #![expect(

@@ -5,10 +5,10 @@
 //! a server       a host in Rust that serves its store; the test writes, over four connections
 //! PROGRAM        a host in another language that writes
 //! ```
-//! A host that writes gets `DIR DURABILITY SEGMENT_BYTES_MAX VERSION SEED` as its arguments (0 bytes
-//! are the default; its versions are above VERSION), and says on a pipe what thread 2 is about to do
-//! (`? 2 81:7 90:0`: key 81 becomes version 7, key 90 is removed) and that it was acknowledged
-//! (`! 2`), each line by one write.
+//! A host that writes gets `DIR DURABILITY SEGMENT_BYTES_MAX VERSION SEED` as its arguments (0
+//! bytes are the default; its versions are above VERSION). It says on a pipe what thread 2 is
+//! about to do (`? 2 81:7 90:0`: key 81 becomes version 7, key 90 is removed) and that it was
+//! acknowledged (`! 2`), each line by one write.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
