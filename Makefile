@@ -29,7 +29,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill corruption doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test soak-kill soak-corruption soak-churn soak-filesystems \
+.PHONY: help test soak-kill soak-corruption soak-churn soak-sanitizers soak-filesystems \
 	bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
 	venv header header-matrix $(STEPS)
 
@@ -118,7 +118,11 @@ soak-corruption: cc ## In all ways (about 20 minutes)
 	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
 
 soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
-	KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
+	MALLOC_ARENA_MAX=1 KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
+
+soak-sanitizers: cc clang venv ## Rust, C and Python under address and thread sanitizers (nightly)
+	@$(CARGO) +nightly --version >/dev/null || { echo "error: rustup toolchain install nightly" >&2; exit 1; }
+	.ci/sanitizers
 
 soak-filesystems: cc ## Power loss under ext4 and xfs, on images of what they wrote (needs to mount)
 	.ci/need e2fsprogs mkfs.ext4 -V

@@ -5,7 +5,9 @@
 //! compared with the last: memory (without mapped files, which are the page cache's), descriptors,
 //! mappings and space on disk must be as they were.
 //!
-//! `KVS_SOAK_MINUTES` is how long (`make soak-churn`: an hour).
+//! `KVS_SOAK_MINUTES` is how long (`make soak-churn`: an hour). With `MALLOC_ARENA_MAX=1` glibc keeps
+//! one heap; otherwise each of a dozen grows to the most that was ever needed at once, which takes
+//! hours and is not the store's doing.
 #![expect(
     clippy::as_conversions,
     clippy::cast_precision_loss,
@@ -37,7 +39,7 @@ const ROWS: u32 = 40;
 const STORES: u32 = 8;
 /// How much more is flat (percent), and what any process may vary by.
 const GROWTH_PERCENT_MAX: f64 = 5.0;
-const SLACK: [f64; COLUMNS.len()] = [1.0, 2.0, 16.0, 16.0, 16.0];
+const SLACK: [f64; COLUMNS.len()] = [1.0, 8.0, 16.0, 16.0, 16.0];
 const COLUMNS: [&str; 5] =
     ["MiB allocated", "MiB resident", "descriptors", "mappings", "MiB on disk"];
 
