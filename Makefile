@@ -29,7 +29,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill corruption doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test soak-kill soak-corruption soak-churn soak-sanitizers soak-filesystems \
+.PHONY: help test soak soak-kill soak-corruption soak-churn soak-sanitizers soak-filesystems \
 	bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
 	venv header header-matrix $(STEPS)
 
@@ -70,6 +70,12 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 	$(PEERS) table target/peers/quick/results.jsonl
 	$(PEERS) report target/peers/quick/results.jsonl --dir target/peers/quick --date $$(date +%F) \
 		--commit quick
+
+# The long targets, the quick ones first; each ends with a line that says what it has tried.
+SOAK := soak-kill soak-corruption soak-filesystems soak-sanitizers soak-power soak-churn
+
+soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
+	@.ci/soak $(SOAK)
 
 # How long an hour of churn is.
 KVS_SOAK_MINUTES ?= 60
