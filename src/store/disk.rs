@@ -22,6 +22,8 @@
 #![expect(unsafe_code, reason = "slices of mapped files")]
 
 #[cfg(test)]
+pub(super) mod counting;
+#[cfg(test)]
 pub(super) mod failing;
 #[cfg(test)]
 pub(super) mod modelled;
