@@ -15,10 +15,13 @@ mod disk;
 mod expiring;
 mod names;
 pub(crate) mod old_logs;
+mod scratch;
+mod tail;
 
 mod hint;
 mod key_order;
 mod keydir;
+mod log_file;
 mod reserve;
 mod segment;
 mod sift;

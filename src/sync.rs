@@ -13,7 +13,7 @@ use crossbeam_epoch::{self as epoch, Atomic, Owned};
 pub(crate) use crossbeam_epoch::{Guard, pin};
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crate::error::{KvsError, Result};
 

@@ -32,7 +32,7 @@ use std::time::Duration;
 use kvs::{KvStore, KvsEngine, ReadMode};
 
 use steps::{KEYS, Random, Step, THREADS, name, value};
-use victims::{Heard, Kind, Orders, Setting};
+use victims::{Heard, Kind, Orders, Setting, VERSIONS_PER_CYCLE};
 
 /// What is killed, and how often, if no arguments say it.
 const DEFAULT: [&str; 2] = ["this=200", "server=50"];
@@ -97,7 +97,7 @@ impl Kills {
     fn cycle(&mut self, cycle: u64) {
         let dir = self.dir.path();
         let seed = self.random.next();
-        let victim = self.kind.start(dir, Setting::of(cycle), cycle * 1_000_000, seed);
+        let victim = self.kind.start(dir, Setting::of(cycle), cycle * VERSIONS_PER_CYCLE, seed);
         // Mostly while it writes; now and then as early as while it opens the store.
         if !self.random.next().is_multiple_of(8) {
             victim.wait_until_it_writes();

@@ -24,5 +24,6 @@ mod recovery;
 mod scan;
 mod server;
 mod store;
+mod tail;
 mod thread_pool;
 mod upkeep;

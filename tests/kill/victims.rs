@@ -18,9 +18,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kvs::thread_pool::{SharedQueueThreadPool, ThreadPool};
-use kvs::{Durability, KvServer, KvStore, KvsClient, KvsEngine, KvsError, Options, ServerOptions};
+use kvs::{
+    Durability, KvServer, KvStore, KvsClient, KvsEngine, KvsError, Options, ServerOptions,
+    WriteMode,
+};
 
 use crate::steps::{Random, Step, THREADS, name, value};
+
+/// Versions of one cycle are below those of the next.
+pub(crate) const VERSIONS_PER_CYCLE: u64 = 1_000_000;
 
 /// How a writing process comes to be.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,6 +205,9 @@ impl Orders {
             panic!("{numbers:?}")
         };
         let options = Setting { durability, segment_bytes_max }.options();
+        let is_direct = version / VERSIONS_PER_CYCLE % 5 == 4;
+        let write_mode = if is_direct { WriteMode::Direct } else { WriteMode::Tail };
+        let options = options.write_mode(write_mode);
         Self { store: KvStore::open_with(dir, options).unwrap(), version, seed }
     }
 

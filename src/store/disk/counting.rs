@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{DirLock, Disk, DiskFile, Mapping};
+use super::{DirLock, Disk, DiskFile, Mapping, Words};
 use crate::error::{KvsError, Result};
 use crate::sync::{Arc, Mutex};
 
@@ -169,6 +169,10 @@ impl Disk for CountingDisk {
         self.below.lock_to_read(path)
     }
 
+    fn overwrites_in_place(&self, dir: &Path) -> bool {
+        self.below.overwrites_in_place(dir)
+    }
+
     fn random(&self) -> u64 {
         self.below.random()
     }
@@ -201,5 +205,9 @@ impl DiskFile for CountingFile {
 
     fn map(&self, capacity: usize) -> Result<Mapping> {
         self.below.map(capacity)
+    }
+
+    fn map_shared(&self, len: usize) -> Result<Words> {
+        self.below.map_shared(len)
     }
 }

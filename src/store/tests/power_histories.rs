@@ -56,8 +56,8 @@ fn random_history(seed: u64) -> Vec<Step> {
 
 /// Loses power all through `history`; how often.
 fn check(history: &[Step], seed: u64) -> Result<usize, String> {
-    let durability = if seed.is_multiple_of(2) { Durability::Os } else { Durability::Sync };
-    let run = Runner::new(durability).run(history);
+    let route = ROUTES[usize::try_from(seed % 3).expect("less than three")];
+    let run = Runner::new(route).run(history);
     let once = run.check(Effort { samples: 6, one_in: 1 })?;
     let twice = run.check_twice(Effort { samples: 2, one_in: 7 })?;
     let killed = run.check_killed(Effort { samples: 3, one_in: 5 })?;

@@ -48,7 +48,7 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(durability: Durability) -> Self {
+    pub(super) fn new(route: Route) -> Self {
         let model = ModelledDisk::default();
         model.record();
         let counting = CountingDisk::new(Arc::new(model.clone()));
@@ -56,7 +56,7 @@ impl Runner {
             disk: Arc::new(counting.clone()),
             model,
             counting,
-            options: options(durability),
+            options: options(route),
             states: vec![Content::new()],
             copied: Vec::new(),
             notes: Vec::new(),
@@ -145,7 +145,7 @@ fn each_power_loss(
 
 /// Opens the store in `dir` and compares what it holds with the states it may be in.
 fn judge_in(disk: &Arc<dyn Disk>, dir: &Path, allowed: &[Content]) -> Result<KvStore, String> {
-    let store = open(disk, dir, &options(Durability::Os));
+    let store = open(disk, dir, &options(Route::Tail));
     let store = store.map_err(|error| format!("does not open: {error}"))?;
     let found = content(&store).map_err(|error| format!("does not read: {error}"))?;
     if allowed.contains(&found) {
@@ -304,9 +304,9 @@ fn check_found(checked: Result<usize, String>) {
 
 #[test]
 fn power_loss_leaves_a_prefix_with_everything_durable() {
-    for durability in [Durability::Os, Durability::Sync] {
+    for route in ROUTES {
         for history in [HISTORY, OVERWRITES, EXPIRING] {
-            check_found(Runner::new(durability).run(history).check(effort(8)));
+            check_found(Runner::new(route).run(history).check(effort(8)));
         }
     }
 }
@@ -314,13 +314,13 @@ fn power_loss_leaves_a_prefix_with_everything_durable() {
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
     for history in [HISTORY, EXPIRING] {
-        check_found(Runner::new(Durability::Os).run(history).check_twice(effort(2)));
+        check_found(Runner::new(Route::Tail).run(history).check_twice(effort(2)));
     }
 }
 
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_opened() {
     for history in [HISTORY, EXPIRING] {
-        check_found(Runner::new(Durability::Os).run(history).check_killed(effort(4)));
+        check_found(Runner::new(Route::Tail).run(history).check_killed(effort(4)));
     }
 }
