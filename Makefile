@@ -30,8 +30,8 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header abi header-matrix test-cargo-c soak-kill $(STEPS)
+.PHONY: help test bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
+	venv header abi header-matrix test-cargo-c soak-ffi soak-kill $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,11 @@ bench-space: cc ## Space beyond the data, write stalls, memory of the index (min
 
 bench-open: cc ## How long opening takes: clean, killed, caches lost (KVS_BENCH="--keys 10000000")
 	$(CARGO) bench --bench open -- $(KVS_BENCH)
+
+bench-ffi: lib venv cc ## What the C boundary costs from C and from Python, and its bars (KVS_BENCH=--quick)
+	@$(FFI) $(CURDIR)/target/ffi-tests/calls
+	$(CARGO) bench --bench boundary -- --c $(CURDIR)/target/ffi-tests/calls \
+		--python $(CURDIR)/$(VENV)/bin/python $(KVS_BENCH)
 
 bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
 	@mkdir -p target/peers/full
@@ -135,6 +140,18 @@ header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standa
 valgrind: lib g++ ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
 	$(FFI) valgrind
+
+# A sanitizer of rustc is switched on with a flag that only its nightlies take unasked.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+SOAK_FFI = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/target/soak-$(1) CARGO_PROFILE_RELEASE_DEBUG=1 \
+	RUSTFLAGS="-Zsanitizer=$(1) -Cunsafe-allow-abi-mismatch=sanitizer" \
+	$(CARGO) build --release --lib --target $(HOST) && \
+	$(MAKE) --no-print-directory -C ffi-tests soak-$(1) OUT=$(CURDIR)/target/soak-$(1)/ffi-tests \
+	LIBDIR=$(CURDIR)/target/soak-$(1)/$(HOST)/release \
+	RUNTIME="$$(ls "$$(rustc --print sysroot)"/lib/rustlib/$(HOST)/lib/librustc-*_rt.$(2).a)"
+soak-ffi: cc ## The C tests over a libkvs compiled for ASan, and for TSan with 1,000 closings (minutes)
+	$(call SOAK_FFI,address,asan)
+	$(call SOAK_FFI,thread,tsan)
 
 python: lib ## The Python package: formatting, lints, types, tests; again as a wheel
 	bindings/python/dev/check.sh
