@@ -22,16 +22,19 @@ FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
 PEERS := target/peers/release/peers
 PEERS_CARGO := CARGO_TARGET_DIR=$(CURDIR)/target/peers $(CARGO)
 PEERS_FEW := --no-default-features --features kvs,sled
+# The sources built anew over a model checker: a package of its own too.
+MODELS_MANIFEST := --locked --manifest-path tests/models/Cargo.toml
 PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill doctest examples ffi valgrind python demo readme \
-	deny peers bench-build
+STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
+	valgrind python demo readme deny peers bench-build
 
-.PHONY: help test bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
-	venv header abi header-matrix test-cargo-c soak-ffi soak-kill $(STEPS)
+.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-histories soak-kill soak-models \
+	soak-sanitizers bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
+	venv header abi header-matrix test-cargo-c $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -76,6 +79,15 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 	$(PEERS) report target/peers/quick/results.jsonl --dir target/peers/quick --date $$(date +%F) \
 		--commit quick
 
+# The long targets, the quick ones first; each ends with a line that says what it has tried.
+SOAK := soak-kill soak-corruption soak-filesystems soak-sanitizers soak-power soak-churn
+
+soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
+	@.ci/soak $(SOAK)
+
+# How long an hour of churn is.
+KVS_SOAK_MINUTES ?= 60
+
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 
@@ -83,6 +95,7 @@ LIBDIR ?= lib
 
 fmt: ## Formatting
 	$(CARGO) fmt --all -- --check
+	cd tests/filesystems && $(CARGO) fmt -- --check
 	cd benches/peers && $(CARGO) fmt -- --check
 
 clippy: cc ## Lints, warnings are errors
@@ -98,13 +111,56 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back \
+		--test handles
 
-kill: cc ## kill -9 of a writing process, 200 times on one store
-	$(CARGO) test --test kill
+# In C and in Python: programs that write until they are killed.
+KILL_C := target/ffi-tests/kill_writer
+KILL_PYTHON := $(VENV)/bin/python bindings/python/tests/kill_writer.py
 
-soak-kill: cc ## The same 10,000 times (about 7 minutes)
-	KVS_KILL_CYCLES=10000 $(CARGO) test --release --test kill
+kill: lib venv kill-writer ## kill -9 of writing processes: in Rust, serving, in C, in Python
+	$(CARGO) test --test kill -- this=200 server=50 "$(KILL_C)=50" "$(KILL_PYTHON)=20"
+
+soak-kill: lib venv kill-writer ## The same 10,000 times (about 10 minutes)
+	$(CARGO) test --release --test kill -- this=4000 server=2500 "$(KILL_C)=2500" \
+		"$(KILL_PYTHON)=1000"
+
+corruption: cc ## Files of a store damaged in one of 211 ways that there are
+	$(CARGO) test --test corruption
+
+soak-corruption: cc ## In all ways (about 20 minutes)
+	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
+
+soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
+	MALLOC_ARENA_MAX=1 KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
+
+soak-sanitizers: cc clang venv ## Rust, C and Python under address and thread sanitizers (nightly)
+	@$(CARGO) +nightly --version >/dev/null || { echo "error: rustup toolchain install nightly" >&2; exit 1; }
+	.ci/sanitizers
+
+soak-filesystems: cc ## Power loss under ext4 and xfs, on images of what they wrote (needs to mount)
+	.ci/need e2fsprogs mkfs.ext4 -V
+	.ci/need xfsprogs mkfs.xfs -V
+	cd tests/filesystems && CARGO_TARGET_DIR=$(CURDIR)/target/filesystems $(CARGO) run --release
+
+histories: cc ## 500 histories of concurrent operations, checked for linearizability
+	$(CARGO) test --test histories
+
+soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
+	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
+
+models: cc ## Models of concurrency, 300 schedules each (shuttle)
+	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
+
+soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted bugs (30 minutes)
+	KVS_MODEL_SCHEDULES=$${KVS_MODEL_SCHEDULES:-100000} $(CARGO) run $(MODELS_MANIFEST) --release --features shuttle \
+		| tee target/soak-models.log
+	KVS_MODEL_PREEMPTIONS=4 $(CARGO) run $(MODELS_MANIFEST) --release --features loom | tee -a target/soak-models.log
+	.ci/need python3 python3 --version
+	python3 tests/models/planted.py 20000 | tee -a target/soak-models.log
+	@awk '/^(models|planted): / { line = line "; " $$0; failures += $$NF } \
+		END { sub(/^; /, "", line); gsub(/; failures: [0-9]+/, "", line); \
+		print "soak-models: " line "; failures: " failures }' target/soak-models.log
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"
@@ -141,18 +197,6 @@ valgrind: lib g++ ## The C tests under valgrind
 	.ci/need valgrind valgrind --version
 	$(FFI) valgrind
 
-# A sanitizer of rustc is switched on with a flag that only its nightlies take unasked.
-HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-SOAK_FFI = RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/target/soak-$(1) CARGO_PROFILE_RELEASE_DEBUG=1 \
-	RUSTFLAGS="-Zsanitizer=$(1) -Cunsafe-allow-abi-mismatch=sanitizer" \
-	$(CARGO) build --release --lib --target $(HOST) && \
-	$(MAKE) --no-print-directory -C ffi-tests soak-$(1) OUT=$(CURDIR)/target/soak-$(1)/ffi-tests \
-	LIBDIR=$(CURDIR)/target/soak-$(1)/$(HOST)/release \
-	RUNTIME="$$(ls "$$(rustc --print sysroot)"/lib/rustlib/$(HOST)/lib/librustc-*_rt.$(2).a)"
-soak-ffi: cc ## The C tests over a libkvs compiled for ASan, and for TSan with 1,000 closings (minutes)
-	$(call SOAK_FFI,address,asan)
-	$(call SOAK_FFI,thread,tsan)
-
 python: lib ## The Python package: formatting, lints, types, tests; again as a wheel
 	bindings/python/dev/check.sh
 
@@ -185,6 +229,9 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 	@# here a link stands in.
 	@ln -sf libkvs.so $(BUILT)/$$(readelf -d $(BUILT)/libkvs.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')
 
+kill-writer:
+	@$(FFI) $(CURDIR)/$(KILL_C)
+
 venv:
 	@bindings/python/dev/setup.sh
 
@@ -197,7 +244,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: toolchain cc g++ clang cmake cargo-c abigail peers-build peers-libraries
+.PHONY: kill-writer toolchain cc g++ clang cmake cargo-c abigail peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }

@@ -78,16 +78,23 @@ mod client;
 
 mod ffi;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use any_engine::{AnyEngine, ENGINE_NAMES};
 pub use client::KvsClient;
 pub use engine::{CompareAndSwap, Expiry, KvsEngine, Update};
 pub use error::{KvsError, Result};
 pub use logger::LogLevel;
-pub use options::{Durability, Options, ReadMode, WriteOptions};
+pub use options::{Durability, Options, ReadMode, WriteMode, WriteOptions};
 pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;
+#[cfg(any(loom, shuttle))]
+#[doc(hidden)]
+pub use store::models;
 pub use store::{
     Damage, KvStore, LogRecord, Progress, RepairReport, SegmentStats, Stats, VerifyReport,
 };

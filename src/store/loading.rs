@@ -16,7 +16,6 @@
 //! Any thread may load, several at once, each another shard.
 
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use crate::error::Result;
 use crate::store::disk::Disk;
@@ -31,7 +30,7 @@ use crate::store::segment::{Origin, Segment, Step};
 use crate::store::segments::Segments;
 use crate::store::sift::{Met, Sift};
 use crate::store::stats::Progress;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, thread};
 
 /// Bytes of a segment after which the count of bytes read goes on (1 MiB).
 const COUNT_BYTES: u64 = 1 << 20;
@@ -254,7 +253,7 @@ fn make_hint(
 /// As `make_hint`, for a segment that is damaged.
 fn sift(segment: &Segment, note_hole: &dyn Fn(u64, Seqno), builder: &mut HintBuilder) {
     builder.set_partial();
-    let mut sift = Sift::new(segment.file(), segment.header.salt, segment.len());
+    let mut sift = Sift::new(segment.log(), segment.header.salt, segment.len());
     let is_log = segment.header.origin == Origin::Log;
     let footer_at = segment.len().saturating_sub(u64::try_from(Footer::LEN).expect("small"));
     let mut open_hole: Option<u64> = None;

@@ -4,7 +4,6 @@
 //! forgotten; what has expired is left out, or leaves a tombstone. What was done with each live
 //! record is told by a [`Move`], for the keydir to follow once the manifest says so.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -14,7 +13,7 @@ use crate::store::location::{Location, Seqno};
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::verify::Meter;
-use crate::sync::{Arc, pin};
+use crate::sync::{Arc, pin, thread};
 
 /// Copies are appended in pieces of this length (1 MiB).
 const PIECE_LEN: usize = 1 << 20;
@@ -158,7 +157,7 @@ impl<'a> Copying<'a> {
 
     fn flush(&mut self) -> Result<()> {
         if let Some(writer) = &mut self.writer {
-            writer.append(&self.buffer).map_err(|failed| failed.error)?;
+            writer.append(&self.buffer, true).map_err(|failed| failed.error)?;
             self.bytes += u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
             self.buffer.clear();
         }

@@ -8,8 +8,9 @@
 //! ```
 //! A sync of a file makes its sectors and its length durable, a sync of a directory its names;
 //! neither does the work of the other. Whatever is pending may be there or not after a power loss,
-//! in any combination. Directories themselves are durable at once. Nothing can be mapped, so
-//! everything is read by position. Tests only.
+//! in any combination. Directories themselves are durable at once. Nothing can be mapped for
+//! reading, so everything is read by position. What is written through a mapping is pending, sector
+//! by sector, as it was before the last change and as it is. Tests only.
 //!
 //! With [`ModelledDisk::record`] the disk keeps a [`Moment`] before each call that changes
 //! something: all moments at which power can fail, from one run.
@@ -20,9 +21,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DirLock, Disk, DiskFile, Mapping};
+use super::{DirLock, Disk, DiskFile, Mapping, SharedMemory, Words};
 use crate::error::{KvsError, Result};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Disks write a sector wholly or not at all (512 bytes).
 const SECTOR_LEN: usize = 512;
@@ -121,15 +122,6 @@ impl Unit {
     }
 }
 
-/// What the caller of a sync wants to be durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SyncKind {
-    Log,
-    Copies,
-    Manifest,
-    Dir,
-}
-
 /// What a failed sync does to what it was to make durable. It will not be written in either case:
 /// the kernel takes it for clean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +132,14 @@ pub(crate) enum Lost {
     Seen,
 }
 
-/// The disk as it was before one call, and what the test had noted until then.
+/// The disk as it was before one call, and the last number that the test had noted until then.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
     durable: Image,
     now: Image,
     pending: Vec<Unit>,
     random: u64,
-    pub(crate) note: (usize, usize),
+    pub(crate) note: usize,
 }
 
 #[derive(Debug, Default)]
@@ -159,11 +151,10 @@ struct State {
     random: u64,
     dirs: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
+    /// Files that are mapped for writing. What is written there is found out later.
+    mapped: BTreeMap<Inode, Arc<[AtomicU64]>>,
     moments: Option<Vec<Moment>>,
-    note: (usize, usize),
-    /// Syncs of this kind are not done: how many more are, before and between.
-    ignored: Option<(SyncKind, Option<u64>)>,
-    ignored_count: u64,
+    note: usize,
     failing_sync: Option<Lost>,
     /// Most bytes that files take up, if there is a limit.
     capacity: Option<usize>,
@@ -222,6 +213,7 @@ impl Moment {
 impl State {
     /// Everything that changes something passes here, before it does.
     fn before_change(&mut self) {
+        self.look_at_mapped();
         if let Some(moments) = &mut self.moments {
             moments.push(Moment {
                 durable: self.durable.clone(),
@@ -230,6 +222,33 @@ impl State {
                 random: self.random,
                 note: self.note,
             });
+        }
+    }
+
+    /// Takes in what was written through mappings.
+    fn look_at_mapped(&mut self) {
+        for (inode, words) in self.mapped.clone() {
+            // Relaxed: tests let one thread write.
+            let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+            let bytes: Vec<u8> = bytes.collect();
+            for (number, sector) in bytes.chunks(SECTOR_LEN).enumerate() {
+                let offset = number * SECTOR_LEN;
+                if self.content(inode).bytes.get(offset..offset + sector.len()) == Some(sector) {
+                    continue;
+                }
+                // Of the older ones only the last: the disk may have any, but they are all alike.
+                let is_same = |unit: &Unit| {
+                    matches!(unit, Unit::Bytes { inode: of, offset: at, .. }
+                        if (*of, *at) == (inode, offset))
+                };
+                let older: Vec<_> = (0..self.pending.len())
+                    .filter(|index| is_same(&self.pending[*index]))
+                    .collect();
+                if let [first, _, ..] = older[..] {
+                    self.pending.remove(first);
+                }
+                self.change(Unit::Bytes { inode, offset, bytes: sector.to_vec() });
+            }
         }
     }
 
@@ -246,23 +265,6 @@ impl State {
         for unit in &settled {
             self.durable.apply(unit);
         }
-    }
-
-    fn ignores(&mut self, kind: SyncKind) -> bool {
-        let Some((ignored, pass)) = &mut self.ignored else { return false };
-        if *ignored != kind {
-            return false;
-        }
-        match pass {
-            Some(0) => self.ignored = None,
-            Some(left) => {
-                *left -= 1;
-                return false;
-            }
-            None => {}
-        }
-        self.ignored_count += 1;
-        true
     }
 
     /// How long the file can become, if it is to become `len` bytes long.
@@ -298,22 +300,8 @@ impl ModelledDisk {
     }
 
     /// What later moments are to carry.
-    pub(crate) fn note(&self, note: (usize, usize)) {
+    pub(crate) fn note(&self, note: usize) {
         self.state.lock().note = note;
-    }
-
-    /// Lets `pass` syncs of `kind` happen and skips the next; without a number, skips all.
-    pub(crate) fn ignore(&self, kind: SyncKind, pass: Option<u64>) {
-        self.state.lock().ignored = Some((kind, pass));
-    }
-
-    pub(crate) fn ignore_no_more(&self) {
-        self.state.lock().ignored = None;
-    }
-
-    /// Syncs that were skipped.
-    pub(crate) fn ignored_count(&self) -> u64 {
-        self.state.lock().ignored_count
     }
 
     /// Files take up `bytes` at most from now on.
@@ -407,9 +395,7 @@ impl Disk for ModelledDisk {
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         let mut state = self.state.lock();
         state.before_change();
-        if !state.ignores(SyncKind::Dir) {
-            state.settle(|unit| unit.is_in(dir));
-        }
+        state.settle(|unit| unit.is_in(dir));
         Ok(())
     }
 
@@ -424,6 +410,10 @@ impl Disk for ModelledDisk {
         self.lock(path, Duration::ZERO).map(Some)
     }
 
+    fn overwrites_in_place(&self, _: &Path) -> bool {
+        true
+    }
+
     fn random(&self) -> u64 {
         let mut state = self.state.lock();
         state.random += 1;
@@ -432,19 +422,6 @@ impl Disk for ModelledDisk {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
-    }
-}
-
-impl ModelledFile {
-    fn sync_kind(&self, state: &mut State) -> SyncKind {
-        if self.path.extension().is_none_or(|extension| extension != "log") {
-            return SyncKind::Manifest;
-        }
-        // The origin in a segment's header: 2 for copies.
-        match state.content(self.inode).bytes.get(12) {
-            Some(2) => SyncKind::Copies,
-            _ => SyncKind::Log,
-        }
     }
 }
 
@@ -460,6 +437,7 @@ impl DiskFile for ModelledFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let mut state = self.disk.state.lock();
+        state.look_at_mapped();
         let content = state.content(self.inode);
         let start = usize::try_from(offset).expect("offsets of tests are small");
         let end = start + buffer.len();
@@ -508,7 +486,6 @@ impl DiskFile for ModelledFile {
     fn sync(&self) -> Result<()> {
         let mut state = self.disk.state.lock();
         state.before_change();
-        let kind = self.sync_kind(&mut state);
         let inode = self.inode;
         if let Some(lost) = state.failing_sync.take() {
             state.pending.retain(|unit| !unit.is_of(inode));
@@ -521,14 +498,24 @@ impl DiskFile for ModelledFile {
             let source = io::Error::from_raw_os_error(libc::EIO);
             return Err(KvsError::io("sync", &self.path, source));
         }
-        if !state.ignores(kind) {
-            state.settle(|unit| unit.is_of(inode));
-        }
+        state.settle(|unit| unit.is_of(inode));
         Ok(())
     }
 
     fn map(&self, _: usize) -> Result<Mapping> {
         let source = io::Error::from_raw_os_error(libc::ENODEV);
         Err(KvsError::io("map", &self.path, source))
+    }
+
+    fn map_shared(&self, len: usize) -> Result<Words> {
+        let mut state = self.disk.state.lock();
+        state.look_at_mapped();
+        let content = state.content(self.inode);
+        content.bytes.resize(content.len, 0);
+        let words = content.bytes[..len].chunks_exact(8);
+        let words = words.map(|word| AtomicU64::new(u64::from_ne_bytes(word.try_into().unwrap())));
+        let words: Arc<[AtomicU64]> = words.collect();
+        state.mapped.insert(self.inode, Arc::clone(&words));
+        Ok(Words(SharedMemory::Modelled(words)))
     }
 }
