@@ -33,7 +33,7 @@ STEPS := fmt clippy tidy features doc rust-test kill corruption histories models
 	valgrind python demo readme deny peers bench-build
 
 .PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-histories soak-kill soak-models \
-	soak-sanitizers bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
+	soak-sanitizers bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
 	venv header abi header-matrix test-cargo-c $(STEPS)
 
 help: ## This list
@@ -56,6 +56,11 @@ bench-space: cc ## Space beyond the data, write stalls, memory of the index (min
 
 bench-open: cc ## How long opening takes: clean, killed, caches lost (KVS_BENCH="--keys 10000000")
 	$(CARGO) bench --bench open -- $(KVS_BENCH)
+
+bench-ffi: lib venv cc ## What the C boundary costs from C and from Python, and its bars (KVS_BENCH=--quick)
+	@$(FFI) $(CURDIR)/target/ffi-tests/calls
+	$(CARGO) bench --bench boundary -- --c $(CURDIR)/target/ffi-tests/calls \
+		--python $(CURDIR)/$(VENV)/bin/python $(KVS_BENCH)
 
 bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
 	@mkdir -p target/peers/full

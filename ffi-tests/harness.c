@@ -11,6 +11,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* gcc says so by the first, clang by the second. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#define UNDER_THREAD_SANITIZER __has_feature(thread_sanitizer)
+#else
+#define UNDER_THREAD_SANITIZER 0
+#endif
+
 static int failures; /* Changed by many threads: only with __atomic builtins. */
 static const char *engine = "kvs";
 static int slow, repeat = 1;
@@ -92,16 +101,31 @@ int entries_in(const char *dir) {
     return count;
 }
 
+/* Prints where the links of a directory lead. */
+static void list_links(const char *dir) {
+    DIR *list = opendir(dir);
+    struct dirent *entry;
+    char target[512];
+    while (list != NULL && (entry = readdir(list)) != NULL) {
+        ssize_t len = readlink(path_in(dir, entry->d_name), target, sizeof target - 1);
+        if (len > 0) fprintf(stderr, "    %s -> %.*s\n", entry->d_name, (int)len, target);
+    }
+    if (list != NULL) closedir(list);
+}
+
 void check_entries(int expected, const char *dir, const char *file, int line) {
     int tries, count = entries_in(dir);
-    /* sled starts and ends threads of its own as it sees fit. */
-    if (!engine_is("kvs") && strstr(dir, "/task") != NULL) return;
+    /* ThreadSanitizer starts threads and opens pipes of its own, sled threads. */
+    if (UNDER_THREAD_SANITIZER || (!engine_is("kvs") && strstr(dir, "/task") != NULL)) return;
     /* A thread that was waited for may be listed for a moment longer. */
     for (tries = 0; count != expected && tries < 1000; tries++) {
         usleep(2000);
         count = entries_in(dir);
     }
-    if (count != expected) fail(file, line, "%s has %d entries, not %d", dir, count, expected);
+    if (count != expected) {
+        fail(file, line, "%s has %d entries, not %d", dir, count, expected);
+        list_links(dir);
+    }
 }
 
 int all_bytes_are(int byte, const void *at, size_t len) {
