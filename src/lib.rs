@@ -87,7 +87,7 @@ pub use client::KvsClient;
 pub use engine::{CompareAndSwap, Expiry, KvsEngine, Update};
 pub use error::{KvsError, Result};
 pub use logger::LogLevel;
-pub use options::{Durability, Options, ReadMode, WriteOptions};
+pub use options::{Durability, Options, ReadMode, WriteMode, WriteOptions};
 pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]

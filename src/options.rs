@@ -84,6 +84,20 @@ pub enum ReadMode {
     Positioned,
 }
 
+/// What stands between a write and the file that it ends up in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WriteMode {
+    /// A small mapped file, `TAIL`, into which a write is copied without a system call; pieces of
+    /// 64 KiB go on from there. What was copied survives `kill -9` like what was written. Used on
+    /// ext2, ext3, ext4, xfs and tmpfs; elsewhere, and where every write waits for the disk
+    /// ([`Durability::Sync`]), a store writes as in `Direct`.
+    #[default]
+    Tail,
+    /// One system call for each group of writes: slower. For hosts that prefer an error to
+    /// `SIGBUS`, should the disk fail under the tail.
+    Direct,
+}
+
 /// What one write can ask for beyond the store's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WriteOptions {
@@ -109,6 +123,7 @@ pub struct WriteOptions {
 pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) read_mode: ReadMode,
+    pub(crate) write_mode: WriteMode,
     pub(crate) read_only: bool,
     pub(crate) create: bool,
     pub(crate) exclusive: bool,
@@ -129,6 +144,7 @@ impl Default for Options {
         Self {
             durability: Durability::default(),
             read_mode: ReadMode::default(),
+            write_mode: WriteMode::default(),
             read_only: false,
             create: true,
             exclusive: false,
@@ -160,6 +176,12 @@ impl Options {
     /// How records are read. Default: [`ReadMode::Mapped`].
     pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
         self.read_mode = read_mode;
+        self
+    }
+
+    /// What stands between a write and its file. Default: [`WriteMode::Tail`].
+    pub fn write_mode(mut self, write_mode: WriteMode) -> Self {
+        self.write_mode = write_mode;
         self
     }
 

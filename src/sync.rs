@@ -21,7 +21,7 @@ pub(crate) use std::sync::Arc;
 pub(crate) use {
     crossbeam_epoch::{Guard, pin},
     parking_lot::{Condvar, Mutex, MutexGuard},
-    std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
     std::thread,
 };
 
@@ -30,7 +30,8 @@ use checked_epoch::{Atomic, Owned};
 #[cfg(any(loom, shuttle))]
 pub(crate) use {
     checked::{
-        AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, thread,
+        AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence,
+        thread,
     },
     checked_epoch::{Guard, begin_execution, pin},
 };

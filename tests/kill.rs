@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kvs::{Durability, KvStore, KvsEngine, KvsError, Options, ReadMode, WriteBatch};
+use kvs::{Durability, KvStore, KvsEngine, KvsError, Options, ReadMode, WriteBatch, WriteMode};
 
 const THREADS: u32 = 4;
 const KEYS_PER_THREAD: u32 = 40;
@@ -122,6 +122,8 @@ fn options(cycle: u64) -> Options {
         options
     };
     let positioned = cycle % 4 == 3;
+    let options =
+        options.write_mode(if cycle % 5 == 4 { WriteMode::Direct } else { WriteMode::Tail });
     options.read_mode(if positioned { ReadMode::Positioned } else { ReadMode::Mapped })
 }
 

@@ -79,81 +79,35 @@ pub struct kvs_stats {
     pub compaction_written_bytes: u64,
     /// How long they took together, in microseconds.
     pub compaction_us: u64,
+    /// 1 if writes pass through a mapped tail, which may not be possible on the file system, else
+    /// 0.
+    pub has_tail: u64,
+}
+
+/// A `kvs_stats` of what `$stats` says. Every field of `Stats` has to be named, so that a new one
+/// does not compile before it has been decided upon: a number is a member, at the end; what is none
+/// is in the JSON only.
+macro_rules! figures_of {
+    ($stats:expr, members: $($member:ident)*, json_only: $($other:ident)*) => {{
+        let Stats { $($member,)* $($other: _,)* } = $stats;
+        kvs_stats { $($member: $member.into(),)* }
+    }};
 }
 
 impl kvs_stats {
-    /// The figures of `engine`. They are taken apart without a rest, so that a new one does not
-    /// compile before it has been decided upon: a number is a member, at the end; a text or a list
-    /// is in the JSON only.
     fn of(engine: &AnyEngine) -> Result<Self> {
-        let Stats {
-            key_count,
-            live_bytes,
-            total_bytes,
-            tombstone_bytes,
-            segment_count,
-            index_bytes,
-            compaction_count,
-            group_count,
-            record_count,
-            sync_count,
-            crash_tails_cut,
-            dead_bytes,
-            expired_bytes,
-            tombstone_count,
-            retired_file_count,
-            retired_bytes,
-            unsynced_bytes,
-            unsynced_us,
-            is_poisoned,
-            is_reserve_lent,
-            open_us,
-            written_bytes,
-            rotation_count,
-            sync_us,
-            sync_us_max,
-            throttle_count,
-            throttle_us,
-            throttle_us_max,
-            compaction_read_bytes,
-            compaction_written_bytes,
-            compaction_us,
-            background_error: _,
-            group_sizes: _,
-        } = engine.stats()?;
-        Ok(Self {
-            key_count,
-            live_bytes,
-            total_bytes,
-            tombstone_bytes,
-            segment_count,
-            index_bytes,
-            compaction_count,
-            group_count,
-            record_count,
-            sync_count,
-            crash_tails_cut,
-            dead_bytes,
-            expired_bytes,
-            tombstone_count,
-            retired_file_count,
-            retired_bytes,
-            unsynced_bytes,
-            unsynced_us,
-            is_poisoned: is_poisoned.into(),
-            is_reserve_lent: is_reserve_lent.into(),
-            open_us,
-            written_bytes,
-            rotation_count,
-            sync_us,
-            sync_us_max,
-            throttle_count,
-            throttle_us,
-            throttle_us_max,
-            compaction_read_bytes,
-            compaction_written_bytes,
-            compaction_us,
-        })
+        Ok(figures_of!(
+            engine.stats()?,
+            members:
+                key_count live_bytes total_bytes tombstone_bytes segment_count
+                index_bytes compaction_count group_count record_count sync_count
+                crash_tails_cut dead_bytes expired_bytes tombstone_count
+                retired_file_count retired_bytes unsynced_bytes unsynced_us
+                is_poisoned is_reserve_lent open_us written_bytes rotation_count
+                sync_us sync_us_max throttle_count throttle_us throttle_us_max
+                compaction_read_bytes compaction_written_bytes compaction_us has_tail,
+            json_only: background_error group_sizes
+        ))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -198,10 +152,10 @@ pub unsafe extern "C" fn kvs_get_stats(
 }
 
 /// The same figures as JSON: an object whose members are called as those of kvs_stats, of which
-/// is_poisoned and is_reserve_lent are true or false. Beyond them it has background_error, the text
-/// of what background compaction failed with last, until kvs_compact has returned it, or null; and
-/// group_sizes, an array that says how many groups were of 1 record, of 2 or 3, 4 to 7 and so on.
-/// Later versions may add members.
+/// is_poisoned and is_reserve_lent are true or false. Beyond them it has has_tail, whether writes
+/// pass through a mapped tail; background_error, the text of what background compaction failed with
+/// last, until kvs_compact has returned it, or null; and group_sizes, an array that says how many
+/// groups were of 1 record, of 2 or 3, 4 to 7 and so on. Later versions may add members.
 ///
 /// Ownership: *json is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the end.
 ///            NULL is stored on failure.

@@ -52,6 +52,7 @@ use crate::store::keydir::Keydir;
 use crate::store::location::{Location, Seqno};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
+use crate::store::scratch::Scratch;
 use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Segments, Snapshot};
 use crate::store::stats::Progress;
@@ -425,7 +426,7 @@ impl Compactor {
         let change = self.keydir.change(moved.hash, &guard)?;
         let Some(entry) = change.entry_at(moved.from) else { return Ok(()) };
         // Read once more: the keys of all that has expired would not fit into memory.
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         match input.record(moved.from.offset(), &mut scratch) {
             Ok(record) => self.keydir.note_presence(record.key(), true, false),
             // It could be read a moment ago.

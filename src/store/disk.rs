@@ -4,40 +4,33 @@
 //! fails or loses power can stand in for the real one. Every error says what was tried and on
 //! which path.
 //!
-//! [`LogFile`] is built on them: a file that only grows, read by anyone, appended by the one holder
-//! of its [`LogWriter`].
-//!
-//! ```text
-//!  0                         written            capacity
-//!  |  never changes again    |  not there yet   |
-//!  +-------------------------+------------------+
-//!  mapped read-only, once, when the file is created; the file grows beneath the mapping
-//! ```
-//!
-//! Invariants: bytes below `written` are in the file and never change (invariant 1); readers see
-//! only those. Nobody writes through a mapping. A foreign program that truncates our files while
-//! they are mapped is outside the contract; `ReadMode::Positioned` turns even that into an error.
+//! A file can be mapped in two ways: for reading ([`Mapping`]), more than it has if need be, since
+//! log files grow beneath their mapping; and for writing ([`Words`]), which only the tail is. A
+//! foreign program that truncates our files while they are mapped is outside the contract;
+//! `ReadMode::Positioned` and `WriteMode::Direct` do without mappings.
 //!
 //! This file interprets no bytes and knows no names.
-#![expect(unsafe_code, reason = "slices of mapped files")]
+#![expect(unsafe_code, reason = "mapped files; asking what file system it is")]
 
 #[cfg(test)]
 pub(super) mod failing;
-#[cfg(any(test, shuttle, fuzzing))]
+#[cfg(any(test, loom, shuttle, fuzzing))]
 pub(crate) mod modelled;
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fmt, io, slice, thread};
+use std::{fmt, io, mem, slice, thread};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::{KvsError, Result};
-use crate::options::ReadMode;
-use crate::sync::{Arc, AtomicU64, Ordering};
+#[cfg(test)]
+use crate::sync::Arc;
+use crate::sync::AtomicU64;
 
 /// A file system, as far as the store needs one.
 pub(crate) trait Disk: fmt::Debug + Send + Sync {
@@ -66,6 +59,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     /// Keeps writers out, beside others who do the same, without writing anything; `None` if there
     /// is no file at `path`, and so nobody who could write.
     fn lock_to_read(&self, path: &Path) -> Result<Option<Box<dyn DirLock>>>;
+    /// Whether bytes of a file in `dir` that are written again take the place of the old ones: then
+    /// writing to them, also through a mapping, needs no room and cannot meet a full disk.
+    fn overwrites_in_place(&self, dir: &Path) -> bool;
     /// A number nobody can guess.
     fn random(&self) -> u64;
 }
@@ -82,6 +78,9 @@ pub(crate) trait DiskFile: fmt::Debug + Send + Sync {
     fn sync(&self) -> Result<()>;
     /// Maps the first `capacity` bytes for reading, more than the file has if need be.
     fn map(&self, capacity: usize) -> Result<Mapping>;
+    /// Maps the first `len` bytes, all of which the file has, for reading and writing. What is
+    /// written there is in the file at once, for whoever reads it, also if this process is killed.
+    fn map_shared(&self, len: usize) -> Result<Words>;
 }
 
 /// Lets go of the lock when dropped.
@@ -104,6 +103,12 @@ struct RealLock {
 }
 
 impl DirLock for RealLock {}
+
+/// File systems that overwrite in place, by the number that `statfs` gives: ext2, ext3 and ext4;
+/// xfs; tmpfs. Those that write elsewhere instead (btrfs, ZFS, f2fs), or that keep files elsewhere
+/// (NFS, FUSE), are not among them, nor is any that nobody has tried.
+#[cfg(target_os = "linux")]
+const IN_PLACE_FILE_SYSTEMS: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
 
 /// How often a held lock is tried again while a timeout runs.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
@@ -231,6 +236,26 @@ impl Disk for RealDisk {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn overwrites_in_place(&self, dir: &Path) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+
+        let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_bytes()) else { return false };
+        let mut about = mem::MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: `path` ends with a zero byte, and `about` is room for what the call fills in.
+        if unsafe { libc::statfs(path.as_ptr(), about.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: the call succeeded, so it filled `about`.
+        let kind = unsafe { about.assume_init() }.f_type;
+        IN_PLACE_FILE_SYSTEMS.iter().any(|known| u64::try_from(kind) == Ok(*known))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn overwrites_in_place(&self, _: &Path) -> bool {
+        false
+    }
+
     fn random(&self) -> u64 {
         // Keyed from the operating system's random numbers, anew for each state.
         RandomState::new().build_hasher().finish()
@@ -283,13 +308,27 @@ impl DiskFile for RealFile {
         let map = MmapOptions::new().len(capacity).map_raw_read_only(&self.file);
         map.map(Mapping).map_err(self.failed("map"))
     }
+
+    fn map_shared(&self, len: usize) -> Result<Words> {
+        // Writing beyond the end of the file would kill the process.
+        if self.len()? < u64::try_from(len).expect("a length fits 64 bits") {
+            return Err(self.failed("map")(io::Error::from(io::ErrorKind::UnexpectedEof)));
+        }
+        let map = MmapOptions::new().len(len).map_raw(&self.file);
+        map.map(|map| Words(SharedMemory::Mapped(map))).map_err(self.failed("map"))
+    }
 }
 
-/// A read-only view of a file. What of it may be looked at, [`LogFile`] knows.
+/// A read-only view of a file. What of it may be looked at, whoever mapped it knows.
 #[derive(Debug)]
 pub(crate) struct Mapping(MmapRaw);
 
 impl Mapping {
+    /// How many bytes are mapped.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The bytes from `from` to `to`.
     ///
     /// # Safety
@@ -297,7 +336,7 @@ impl Mapping {
     /// 1. `from <= to`, and `to` is within the mapping.
     /// 2. For as long as the slice lives, the file holds those bytes and nobody changes them.
     #[inline]
-    unsafe fn slice(&self, from: usize, to: usize) -> &[u8] {
+    pub(crate) unsafe fn slice(&self, from: usize, to: usize) -> &[u8] {
         // SAFETY: contract 1: the start is within the mapping.
         let start = unsafe { self.0.as_ptr().add(from) };
         // SAFETY: contract 1: the range is within the mapping, which lives as long as `self`;
@@ -306,172 +345,41 @@ impl Mapping {
     }
 }
 
-/// A file that only grows. Reading takes no lock and, mapped, no system call.
+/// A part of a file as memory, in words of 8 bytes that any thread may read and write.
 #[derive(Debug)]
-pub(crate) struct LogFile {
-    file: Box<dyn DiskFile>,
-    /// `None` for positioned reads.
-    mapping: Option<Mapping>,
-    /// Bytes below this are in the file and never change.
-    written: AtomicU64,
+pub(crate) struct Words(SharedMemory);
+
+#[derive(Debug)]
+enum SharedMemory {
+    Mapped(MmapRaw),
+    /// A disk that has no file behind it.
+    #[cfg(any(test, loom, shuttle, fuzzing))]
+    Modelled(Arc<[AtomicU64]>),
 }
 
-/// The right to append to one [`LogFile`]. There is one per file, so bytes that readers see are
-/// never written again.
-#[derive(Debug)]
-pub(crate) struct LogWriter {
-    log: Arc<LogFile>,
-}
+impl Deref for Words {
+    type Target = [AtomicU64];
 
-impl LogFile {
-    /// An empty file that will grow to `capacity` bytes at most.
-    pub(crate) fn create(
-        file: Box<dyn DiskFile>,
-        capacity: u64,
-        read_mode: ReadMode,
-    ) -> (Arc<Self>, LogWriter) {
-        let log = Arc::new(Self::new(file, 0, capacity, read_mode));
-        (Arc::clone(&log), LogWriter { log })
-    }
-
-    /// A file that will not grow any more, up to `len` bytes.
-    pub(crate) fn sealed(file: Box<dyn DiskFile>, len: u64, read_mode: ReadMode) -> Self {
-        Self::new(file, len, len, read_mode)
-    }
-
-    fn new(file: Box<dyn DiskFile>, written: u64, capacity: u64, read_mode: ReadMode) -> Self {
-        let mapping = match (read_mode, usize::try_from(capacity)) {
-            (ReadMode::Mapped, Ok(capacity)) if capacity > 0 => match file.map(capacity) {
-                Ok(mapping) => Some(mapping),
-                // Address space or the number of mappings is used up: slower beats refused.
-                Err(error) => {
-                    log::warn!("reading without a mapping: {error}");
-                    None
-                }
-            },
-            _ => None,
-        };
-        Self { file, mapping, written: AtomicU64::new(written) }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    pub(crate) fn file(&self) -> &dyn DiskFile {
-        &*self.file
-    }
-
-    /// How many bytes readers may look at.
-    pub(crate) fn len(&self) -> u64 {
-        // Acquire: pairs with the Release in `LogWriter::append`.
-        self.written.load(Ordering::Acquire)
-    }
-
-    /// Lets readers look at no more than `len` bytes. For a file that another process appends to.
-    pub(crate) fn shorten_to(&self, len: u64) {
-        // Release: pairs with the Acquire in `len`.
-        self.written.fetch_min(len, Ordering::Release);
-    }
-
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync()
-    }
-
-    /// Everything from `offset` on, if the file is mapped and has `offset`.
     #[inline]
-    pub(crate) fn mapped_from(&self, offset: u64) -> Option<&[u8]> {
-        let mapping = self.mapping.as_ref()?;
-        let to = usize::try_from(self.len()).ok()?;
-        let from = usize::try_from(offset).ok()?;
-        if from > to {
-            return None;
+    fn deref(&self) -> &[AtomicU64] {
+        match &self.0 {
+            SharedMemory::Mapped(map) => {
+                #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
+                let start = map.as_mut_ptr().cast::<AtomicU64>();
+                // SAFETY: the words are aligned; so many whole ones fit into the mapping; it can be
+                // read and written as long as `self` lives. Any 8 bytes are an `AtomicU64`, and
+                // this process reaches them in no other way.
+                unsafe { slice::from_raw_parts(start, map.len() / size_of::<AtomicU64>()) }
+            }
+            #[cfg(any(test, loom, shuttle, fuzzing))]
+            SharedMemory::Modelled(words) => words,
         }
-        // SAFETY:
-        // 1. `from <= to` was checked; `to` is at most what was written, which `append` keeps
-        //    within the capacity that was mapped.
-        // 2. Bytes below `written` are in the file, which is never truncated below it, and only
-        //    the one `LogWriter` writes, never below `written`.
-        Some(unsafe { mapping.slice(from, to) })
-    }
-
-    /// Whether records are read through the mapping.
-    pub(crate) fn is_mapped(&self) -> bool {
-        self.mapping.is_some()
-    }
-
-    /// Reads up to `len` bytes from `offset` into `buffer`, fewer if the file ends before.
-    pub(crate) fn read_into(&self, buffer: &mut Vec<u8>, offset: u64, len: usize) -> Result<()> {
-        let left = self.len().saturating_sub(offset);
-        let len = usize::try_from(left).map_or(len, |left| left.min(len));
-        buffer.resize(len, 0);
-        self.file.read_at(buffer, offset)
-    }
-}
-
-/// How an append failed.
-#[derive(Debug)]
-pub(crate) struct AppendError {
-    pub(crate) error: KvsError,
-    /// Whether the file is as it was before. If not, nothing more may be appended to it.
-    pub(crate) undone: bool,
-}
-
-impl LogWriter {
-    /// Appends `bytes` with one write and lets readers see them. On failure the file is cut back
-    /// to what it was; nothing was ever visible.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
-        let log = &*self.log;
-        // Relaxed: only this writer changes it.
-        let start = log.written.load(Ordering::Relaxed);
-        let len = u64::try_from(bytes.len()).expect("a buffer length fits 64 bits");
-        let end = start + len;
-        if let Some(mapping) = &log.mapping {
-            let capacity = u64::try_from(mapping.0.len()).expect("a mapping length fits 64 bits");
-            assert!(end <= capacity, "the caller keeps within the capacity it asked for");
-        }
-        if let Err(error) = log.file.write_at(bytes, start) {
-            // The cut is made durable: after a power loss, sectors of the failed bytes must not
-            // turn up among those that are written over them.
-            let undone = log.file.set_len(start).and_then(|()| log.file.sync()).is_ok();
-            return Err(AppendError { error, undone });
-        }
-        // Release: pairs with the Acquire in `LogFile::len`: who sees the length sees the bytes,
-        // which the kernel's page cache had before.
-        log.written.store(end, Ordering::Release);
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn log_file(dir: &Path, read_mode: ReadMode) -> (Arc<LogFile>, LogWriter) {
-        let file = RealDisk.create(&dir.join("log")).unwrap();
-        LogFile::create(file, 1 << 20, read_mode)
-    }
-
-    #[test]
-    fn readers_see_what_was_appended_and_nothing_beyond() {
-        for read_mode in [ReadMode::Mapped, ReadMode::Positioned] {
-            let dir = tempfile::tempdir().unwrap();
-            let (log, mut writer) = log_file(dir.path(), read_mode);
-            writer.append(b"hello ").unwrap();
-            writer.append(b"world").unwrap();
-            let mut buffer = Vec::new();
-            log.read_into(&mut buffer, 6, 100).unwrap();
-            assert_eq!(buffer, b"world");
-            match read_mode {
-                ReadMode::Mapped => {
-                    assert_eq!(log.mapped_from(0), Some(&b"hello world"[..]));
-                    assert_eq!(log.mapped_from(11), Some(&b""[..]));
-                    assert_eq!(log.mapped_from(12), None);
-                }
-                ReadMode::Positioned => assert_eq!(log.mapped_from(0), None),
-            }
-        }
-    }
 
     #[test]
     fn a_second_lock_names_the_holder_and_the_first_can_be_let_go() {

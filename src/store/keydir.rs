@@ -37,6 +37,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::error::{KvsError, Result};
 use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
+use crate::store::prefetch::prefetch;
 use crate::sync::{
     Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
 };
@@ -178,6 +179,7 @@ impl Table {
         self.words.is_empty()
     }
 
+    #[inline]
     fn home(&self, kept: u32) -> usize {
         let capacity = u64::try_from(self.words.len()).expect("a length fits 64 bits");
         usize::try_from((u64::from(kept) * capacity) >> 32).expect("less than the capacity")
@@ -250,6 +252,14 @@ impl Keydir {
         self.hasher
     }
 
+    /// Begins to fetch the home slot of `hash`, for whoever will ask for it or change it soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        let guard = pin();
+        let table = self.shard(hash.shard()).table.load(&guard);
+        table.words.get(table.home(hash.kept())).map(prefetch);
+    }
+
     /// Loads what is pending, shard by shard, until `stop` says so.
     pub(crate) fn load_all(&self, stop: &dyn Fn() -> bool) -> Result<()> {
         // Acquire: pairs with the Release in `load`; zero means that everything is loaded.
@@ -262,8 +272,8 @@ impl Keydir {
 
     /// Sees to it that lookups and changes of `hash` read no file.
     #[inline]
-    pub(crate) fn make_ready(&self, hash: KeyHash) -> Result<()> {
-        self.loaded(hash.shard(), &pin()).map(drop)
+    pub(crate) fn make_ready(&self, hash: KeyHash, guard: &Guard) -> Result<()> {
+        self.loaded(hash.shard(), guard).map(drop)
     }
 
     /// Whether every shard is loaded.
@@ -676,7 +686,7 @@ mod tests {
         let keydir = Keydir::pending(hasher, shared, None);
         let hash = hasher.hash(&5_u64.to_le_bytes());
         let guard = pin();
-        assert!(keydir.make_ready(hash).is_err());
+        assert!(keydir.make_ready(hash, &pin()).is_err());
         assert!(keydir.points_at(hash, location(5), &guard).unwrap());
         assert_eq!(source.tried.lock().len(), 1, "other shards are left alone");
         assert!(keydir.change(hash, &guard).unwrap().relocate(location(5), location(2000)));

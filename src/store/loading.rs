@@ -253,7 +253,7 @@ fn make_hint(
 /// As `make_hint`, for a segment that is damaged.
 fn sift(segment: &Segment, note_hole: &dyn Fn(u64, Seqno), builder: &mut HintBuilder) {
     builder.set_partial();
-    let mut sift = Sift::new(segment.file(), segment.header.salt, segment.len());
+    let mut sift = Sift::new(segment.log(), segment.header.salt, segment.len());
     let is_log = segment.header.origin == Origin::Log;
     let footer_at = segment.len().saturating_sub(u64::try_from(Footer::LEN).expect("small"));
     let mut open_hole: Option<u64> = None;

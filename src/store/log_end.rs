@@ -15,6 +15,7 @@ use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Kind};
 use crate::store::segment::{HEADER_LEN, Segment, SegmentHeader, Step};
 use crate::store::sift::{Met, Sift};
+use crate::store::tail::TailImage;
 
 /// Where the good part of a log ends.
 pub(crate) struct LogEnd {
@@ -76,6 +77,8 @@ pub(crate) struct Unlisted<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) store_id: u64,
     pub(crate) read_mode: ReadMode,
+    /// What the newest of them may go on in.
+    pub(crate) tail: Option<&'a TailImage>,
 }
 
 impl Unlisted<'_> {
@@ -87,7 +90,7 @@ impl Unlisted<'_> {
             return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
         }
         let slot = Slot::new(1).expect("slot 1 exists");
-        Segment::open(self.disk, &path, slot, self.read_mode).map(Some)
+        Segment::open(self.disk, &path, slot, self.read_mode, self.tail).map(Some)
     }
 
     /// Refuses to leave out what follows a log's last whole write, if a mark in one of `ids` says
@@ -116,7 +119,7 @@ impl Unlisted<'_> {
 
 /// Whether a mark in `log`, at `from` or behind, says that the write `lost` was durable.
 fn vouches(log: &Segment, from: u64, lost: Seqno) -> bool {
-    let mut sift = Sift::new(log.file(), log.header.salt, log.len()).from(from);
+    let mut sift = Sift::new(log.log(), log.header.salt, log.len()).from(from);
     loop {
         match sift.step() {
             Met::Record { record, .. } => {

@@ -5,24 +5,14 @@
 //! record of a batch that is being published at that very instant, for which it waits,
 //! microseconds.
 
-use std::cell::Cell;
-
 use crate::error::Result;
-use crate::options::ReadMode;
 use crate::store::Core;
 use crate::store::record::{BatchPlace, Kind, Record};
+use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
 use crate::store::segments::Look;
 use crate::sync::{Arc, pin, thread};
 use crate::value::Value;
-
-thread_local! {
-    /// What a positioned read reads into, kept from one read to the next.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// Scratch space above this is given back after the read (1 MiB).
-const SCRATCH_KEPT_LEN_MAX: usize = 1 << 20;
 
 impl Core {
     /// Calls `read` with the verified record of `key` and where it is, or returns `None`.
@@ -32,31 +22,14 @@ impl Core {
         key: &[u8],
         read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
     ) -> Result<Option<R>> {
-        if self.options.read_mode == ReadMode::Mapped {
-            return self.find_in(key, &mut Vec::new(), read);
-        }
-        let mut scratch = SCRATCH.take();
-        let found = self.find_in(key, &mut scratch, read);
-        scratch.clear();
-        scratch.shrink_to(SCRATCH_KEPT_LEN_MAX);
-        SCRATCH.set(scratch);
-        found
-    }
-
-    #[inline]
-    fn find_in<R>(
-        &self,
-        key: &[u8],
-        scratch: &mut Vec<u8>,
-        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
-    ) -> Result<Option<R>> {
         self.check_not_closed()?;
+        let mut scratch = Scratch::default();
         let hash = self.keydir.hash(key);
         let guard = pin();
         'lookup: loop {
             let mut damage = None;
             for location in self.keydir.candidates(hash, &guard)? {
-                match self.segments.look(location, key, &guard, scratch) {
+                match self.segments.look(location, key, &guard, &mut scratch) {
                     // Compaction moved the record meanwhile: the keydir knows where to.
                     Ok(Look::Gone) => continue 'lookup,
                     Ok(Look::Other) => {}
@@ -101,7 +74,7 @@ impl Core {
 
 /// The value of `record`, which lies at `offset` of `segment`: lent if it is mapped.
 pub(super) fn lend(segment: &Arc<Segment>, offset: u64, record: &Record<'_>) -> Value {
-    if !segment.is_mapped() {
+    if !segment.lends(offset) {
         return Value::from(record.value.to_vec());
     }
     let offset = usize::try_from(offset).expect("a mapped offset fits a usize");

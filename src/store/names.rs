@@ -5,6 +5,7 @@
 //! MANIFEST-7            which segments are live; the highest valid number wins
 //! seg-0000000012.log    one segment
 //! seg-0000000012.hint   what the index needs to know of it; may be deleted
+//! TAIL                  the newest writes, until they are in a segment
 //! RESERVE               room that is given up when the disk is full
 //! lost+found/           crash tails that recovery cut off, kept for a person to look at
 //! ```
@@ -72,6 +73,10 @@ pub(crate) fn manifest(dir: &Path, n: u64) -> PathBuf {
 
 pub(crate) fn lock(dir: &Path) -> PathBuf {
     dir.join("LOCK")
+}
+
+pub(crate) fn tail(dir: &Path) -> PathBuf {
+    dir.join("TAIL")
 }
 
 pub(crate) fn reserve(dir: &Path) -> PathBuf {

@@ -1,8 +1,9 @@
 //! Opening for reading only: a view of one moment, beside a process that may be writing.
 //!
 //! ```text
+//! tail -> an image of it                              before anything that it may go on from
 //! manifest -> listed segments, with their hints       sealed, so nothing in them changes
-//! newer logs, in order -> their whole writes so far   read by positioned reads
+//! newer logs, in order -> their whole writes so far   read by positioned reads, then in the image
 //! ```
 //! No lock is taken and nothing is written. What is found is a prefix of the order of writes: logs
 //! are followed from write to write and left where the next one is not whole, because it is just
@@ -20,6 +21,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::error::{KvsError, Result};
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
@@ -34,6 +37,7 @@ use crate::store::reserve::Reserve;
 use crate::store::segment::{HEADER_LEN, Origin, SegmentHeader};
 use crate::store::segments::Segments;
 use crate::store::stats::Progress;
+use crate::store::tail::TailImage;
 use crate::sync::Arc;
 
 /// How often it is begun at most, while the writer is at work.
@@ -45,6 +49,8 @@ pub(crate) struct Fingerprint {
     manifest_number: u64,
     /// The logs that are not listed, with the lengths of their files.
     logs: Vec<(SegmentId, u64)>,
+    /// Of all that is in the tail.
+    tail_hash: Option<u64>,
 }
 
 impl Fingerprint {
@@ -58,11 +64,14 @@ impl Fingerprint {
 struct Found {
     manifest: Manifest,
     fingerprint: Fingerprint,
+    tail: Option<TailImage>,
 }
 
 impl Found {
     fn look(disk: &dyn Disk, dir: &Path, files: &[OsString]) -> Result<Self> {
         let no_store = || KvsError::NoStore { path: dir.to_path_buf() };
+        let tail = TailImage::take(disk, &names::tail(dir))?;
+        let tail_hash = tail.as_ref().map(|tail| xxh3_64(tail.bytes()));
         let found = Manifest::find(disk, dir, files)?;
         let (manifest_number, manifest) = found.ok_or_else(no_store)?;
         let mut logs = Vec::new();
@@ -73,7 +82,8 @@ impl Found {
             }
         }
         logs.sort_unstable();
-        Ok(Self { manifest, fingerprint: Fingerprint { manifest_number, logs } })
+        let fingerprint = Fingerprint { manifest_number, logs, tail_hash };
+        Ok(Self { manifest, fingerprint, tail })
     }
 }
 
@@ -134,7 +144,7 @@ fn view(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     options: &Options,
-    Found { manifest, fingerprint }: &Found,
+    Found { manifest, fingerprint, tail }: &Found,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Opened> {
     let hasher = KeyHasher::new(manifest.hash_seed);
@@ -158,6 +168,7 @@ fn view(
         store_id: manifest.store_id,
         // The writer may cut what a crash left.
         read_mode: ReadMode::Positioned,
+        tail: tail.as_ref(),
     };
     let ids: Vec<_> = fingerprint.logs.iter().map(|(id, _)| *id).collect();
     for (index, id) in ids.iter().enumerate() {
@@ -173,7 +184,7 @@ fn view(
                 break;
             }
         }
-        let log = segments.open(*id, false)?;
+        let log = segments.open_unsealed(*id, tail.as_ref())?;
         let (end, hint) = walk_to_end(&log, hasher)?;
         last = end.footer.seqno_max;
         if end.torn {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! manifest -> which segments are live
-//! newest logs -> cut the crash tail, seal what is left       nothing after this is unsealed
+//! newest logs -> go on in the tail, cut what a crash left, seal the rest
+//!                                                            nothing after this is unsealed
 //! every segment -> its hint, read or made                    the keydir loads from them, later
 //! new manifest, if it has something new to say
 //! ```
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
-use crate::options::{Options, ReadMode};
+use crate::options::{Durability, Options, ReadMode, WriteMode};
 use crate::store::disk::Disk;
 use crate::store::hint::HintOf;
 use crate::store::keydir::{KeyHasher, Keydir};
@@ -39,9 +40,10 @@ use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
 use crate::store::record::Salt;
 use crate::store::reserve::Reserve;
-use crate::store::segment::{FORMAT, HEADER_LEN, Origin, SegmentHeader};
+use crate::store::segment::{FORMAT, HEADER_LEN, Origin, Segment, SegmentHeader};
 use crate::store::segments::Segments;
 use crate::store::stats::Progress;
+use crate::store::tail::{Tail, TailImage};
 use crate::sync::Arc;
 
 /// Opens the store in `dir`, which is locked and was checked by [`check_dir`], or makes one.
@@ -70,8 +72,10 @@ pub(crate) fn recover(
         Err(error) => return Err(error),
     };
     let hasher = KeyHasher::new(manifest.hash_seed);
+    let tail = TailImage::take(&**disk, &names::tail(dir))?;
     let (disk, dir, reserve) = (Arc::clone(disk), dir.to_path_buf(), Arc::clone(reserve));
-    let mut recovery = Recovery { disk, dir, reserve, manifest, number, hasher, tails_cut: 0 };
+    let mut recovery =
+        Recovery { disk, dir, reserve, manifest, number, hasher, tail, tails_cut: 0 };
     let logs = recovery.remove_leftovers(&files)?;
     let last_of_logs = recovery.settle_logs(&logs)?;
     recovery.load(options, last_of_logs, &files, progress)
@@ -155,6 +159,7 @@ struct Recovery {
     manifest: Manifest,
     number: u64,
     hasher: KeyHasher,
+    tail: Option<TailImage>,
     tails_cut: u64,
 }
 
@@ -234,6 +239,7 @@ impl Recovery {
                 self.unlisted().check_not_durable(this_and_later, end.offset, first_lost)?;
             }
             let salt = log.header.salt;
+            self.bring_in_tail(&log, &end)?;
             drop(log);
             if let Some(bytes) = self.seal(*id, &end, salt)? {
                 let mut hint = hint.finish(&HintOf { id: id.get(), salt: salt.0, bytes });
@@ -247,21 +253,30 @@ impl Recovery {
 
     fn unlisted(&self) -> Unlisted<'_> {
         let (disk, dir, store_id) = (&*self.disk, &*self.dir, self.manifest.store_id);
-        Unlisted { disk, dir, store_id, read_mode: ReadMode::Mapped }
+        let tail = self.tail.as_ref();
+        Unlisted { disk, dir, store_id, read_mode: ReadMode::Mapped, tail }
+    }
+
+    /// Writes into the file of `log` what only the tail has, up to its end.
+    fn bring_in_tail(&self, log: &Segment, end: &LogEnd) -> Result<()> {
+        let Some((from, bytes)) = log.log().missing_below(end.offset) else { return Ok(()) };
+        self.disk.open(log.path())?.write_at(bytes, from)
     }
 
     /// Cuts the log at its end, appends a footer if it has none, syncs and lists it. Returns the
     /// length of its file; `None` if there is nothing in it, so that it was removed.
     fn seal(&mut self, id: SegmentId, end: &LogEnd, salt: Salt) -> Result<Option<u64>> {
-        if end.torn {
+        let file = self.disk.open(&self.path(id))?;
+        // What is torn may lie in the tail alone.
+        let is_cut = end.torn && file.len()? > end.offset;
+        if is_cut {
             self.keep_tail(id, end.offset)?;
         }
         if end.footer.record_count == 0 {
             self.disk.remove(&self.path(id))?;
             return Ok(None);
         }
-        let file = self.disk.open(&self.path(id))?;
-        if end.torn {
+        if is_cut {
             file.set_len(end.offset)?;
         }
         if !end.sealed {
@@ -320,7 +335,7 @@ impl Recovery {
         let highest = files.iter().filter_map(segment_id).map(SegmentId::get).max().unwrap_or(0);
         let next_id = SegmentId::new((highest + 1).max(self.manifest.log_from));
         let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
-        let segments = Arc::new(Segments::new(
+        let segments = Segments::new(
             disk,
             dir,
             options.clone(),
@@ -328,7 +343,8 @@ impl Recovery {
             self.manifest.store_id,
             next_id,
             last_of_logs,
-        ));
+        );
+        let segments = Arc::new(segments.with_tail(self.open_tail(options)));
         let listed = self.manifest.segments.iter();
         let opened = listed.map(|listed| segments.open_listed(listed, last_of_logs));
         let opened = opened.collect::<Result<Vec<_>>>()?;
@@ -349,6 +365,26 @@ impl Recovery {
             manifest_number: self.number,
             seqno,
             tails_cut: self.tails_cut,
+        })
+    }
+
+    /// The tail that the writer is to use, if it is to use one. What was in it is in the logs now.
+    fn open_tail(&self, options: &Options) -> Option<Tail> {
+        let (disk, path) = (&*self.disk, names::tail(&self.dir));
+        // Where every write waits for the disk, a tail would be one stop more on the way.
+        let is_wanted = options.write_mode == WriteMode::Tail
+            && options.durability != Durability::Sync
+            && disk.overwrites_in_place(&self.dir);
+        let tail = if is_wanted { Tail::open(disk, &path).map(Some) } else { Ok(None) };
+        let tail = tail.and_then(|tail| {
+            if tail.is_none() && disk.exists(&path) {
+                disk.remove(&path)?;
+            }
+            Ok(tail)
+        });
+        tail.unwrap_or_else(|error| {
+            self.reserve.log().warn(format_args!("writing without a tail is slower: {error}"));
+            None
         })
     }
 

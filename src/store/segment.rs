@@ -24,10 +24,14 @@ use std::path::Path;
 
 use crate::error::{KvsError, Result};
 use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
-use crate::store::disk::{AppendError, Disk, DiskFile, LogFile, LogWriter};
+use crate::store::disk::Disk;
 use crate::store::expiring::Expiring;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::log_file::{AppendError, LogFile, LogWriter};
+use crate::store::prefetch::prefetch;
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
+use crate::store::scratch::Scratch;
+use crate::store::tail::{Tail, TailImage};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::value::Lender;
 
@@ -38,8 +42,8 @@ const MAGIC: [u8; 8] = *b"kvs.seg\n";
 /// The format version of segments and manifests.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Bytes of a record that a positioned read fetches at once: the whole of most records.
-const FIRST_READ_LEN: usize = 512;
+/// Bytes of a record that are fetched at once where it is not mapped: the whole of most records.
+const FIRST_READ_LEN: usize = 256;
 
 /// Who wrote a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +142,15 @@ impl SegmentHeader {
     }
 }
 
+/// How a segment that is being made is found, read and written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) read_mode: ReadMode,
+    /// What is in front of its file.
+    pub(crate) tail: Option<&'a Arc<Tail>>,
+}
+
 /// An open segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -160,17 +173,17 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Creates the file at `path`, with its header. Nothing is synced.
+    /// Creates the file at `path`, with its header, and `tail` in front of it. Nothing is synced.
     pub(crate) fn create(
         disk: &dyn Disk,
         path: &Path,
         header: SegmentHeader,
-        slot: Slot,
+        place: Place<'_>,
         capacity: u64,
-        read_mode: ReadMode,
     ) -> Result<SegmentWriter> {
-        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode);
-        if let Err(failed) = writer.append(&header.encode()) {
+        let Place { slot, read_mode, tail } = place;
+        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode, tail);
+        if let Err(failed) = writer.append(&header.encode(), true) {
             // A segment without a header would only puzzle the next open.
             drop((log, writer));
             disk.remove(path)?;
@@ -180,18 +193,21 @@ impl Segment {
         Ok(SegmentWriter { segment, writer, capacity, summary: None })
     }
 
-    /// Opens the file at `path`, sealed or not, for reading.
+    /// Opens the file at `path`, sealed or not, for reading. If it is not sealed, it may go on in
+    /// `tail`.
     pub(crate) fn open(
         disk: &dyn Disk,
         path: &Path,
         slot: Slot,
         read_mode: ReadMode,
+        tail: Option<&TailImage>,
     ) -> Result<Self> {
         let header = SegmentHeader::read(disk, path)?
             .ok_or_else(|| KvsError::corrupt(path, 0, "the segment has no header"))?;
         let file = disk.open_to_read(path)?;
         let len = file.len()?;
-        let log = Arc::new(LogFile::sealed(file, len, read_mode));
+        let rest = tail.and_then(|tail| tail.rest_of(header.salt, HEADER_LEN, len));
+        let log = Arc::new(LogFile::grown(file, len, read_mode, rest));
         let segment = Self::new(header, slot, log, None);
         let footer = segment.read_footer()?;
         *segment.footer.lock() = footer;
@@ -219,8 +235,8 @@ impl Segment {
         let Some(offset) = self.len().checked_sub(footer_len).filter(|at| at % 8 == 0) else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
-        self.log.read_into(&mut bytes, offset, Footer::LEN)?;
+        let mut bytes = [0; Footer::LEN];
+        self.log.read_at(&mut bytes, offset)?;
         let record = Record::decode(&bytes, self.header.salt, offset);
         Ok(record.ok().and_then(|record| Footer::decode(&record)))
     }
@@ -234,9 +250,9 @@ impl Segment {
         self.log.len()
     }
 
-    /// The file, for whoever looks at it byte by byte.
-    pub(crate) fn file(&self) -> &dyn DiskFile {
-        self.log.file()
+    /// Its bytes, for whoever looks at them one by one.
+    pub(crate) fn log(&self) -> &LogFile {
+        &self.log
     }
 
     /// Leaves out what lies from `len` on. Only whoever just opened it may.
@@ -281,7 +297,7 @@ impl Segment {
     pub(crate) fn record<'a>(
         &'a self,
         offset: u64,
-        scratch: &'a mut Vec<u8>,
+        scratch: &'a mut Scratch,
     ) -> Result<Unverified<'a>> {
         let bytes = match self.log.mapped_from(offset) {
             Some(bytes) => bytes,
@@ -290,7 +306,15 @@ impl Segment {
         Unverified::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
     }
 
-    fn read_record<'a>(&self, offset: u64, scratch: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+    /// Begins to fetch the record at `offset`, if it is mapped.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        self.log.mapped_from(offset).and_then(<[u8]>::first).map(prefetch);
+    }
+
+    #[cold]
+    fn read_record<'a>(&self, offset: u64, scratch: &'a mut Scratch) -> Result<&'a [u8]> {
+        let scratch = scratch.bytes();
         self.log.read_into(scratch, offset, FIRST_READ_LEN)?;
         // Lengths are trusted, for the second read, only if the header's checksum holds.
         let salt = self.header.salt;
@@ -310,7 +334,7 @@ impl Segment {
 
     /// The records one after the other, verified.
     pub(crate) fn scan(&self) -> Scan<'_> {
-        Scan { segment: self, offset: HEADER_LEN, scratch: Vec::new() }
+        Scan { segment: self, offset: HEADER_LEN, scratch: Scratch::default() }
     }
 
     #[cold]
@@ -415,16 +439,16 @@ impl Segment {
         self.has_hint.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a value in it can be lent, that is, whether it is mapped.
-    pub(crate) fn is_mapped(&self) -> bool {
-        self.log.is_mapped()
+    /// Whether a value in the record at `offset` can be lent: it is mapped, and not in the tail.
+    pub(crate) fn lends(&self, offset: u64) -> bool {
+        self.log.lends(offset)
     }
 }
 
 impl Lender for Segment {
     fn lent(&self, range: Range<usize>) -> &[u8] {
         let mapped = self.log.mapped_from(0).expect("only mapped segments lend");
-        mapped.get(range).expect("the range was written before it was lent")
+        mapped.get(range).expect("the range was flushed before it was lent")
     }
 }
 
@@ -432,7 +456,7 @@ impl Lender for Segment {
 pub(crate) struct Scan<'a> {
     segment: &'a Segment,
     offset: u64,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 /// What a [`Scan`] meets.
@@ -500,9 +524,20 @@ impl SegmentWriter {
         self.segment.len() + len <= self.capacity
     }
 
-    /// Appends `bytes`, which are whole records of the seqnos `seqnos`; marks do not count.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
-        self.writer.append(bytes)
+    /// Appends `bytes`, which are whole records: to the file if `through` says so, otherwise to
+    /// the tail if there is one.
+    pub(crate) fn append(&mut self, bytes: &[u8], through: bool) -> Result<(), AppendError> {
+        self.writer.append(bytes, through)
+    }
+
+    /// Whether everything is in the file.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.writer.is_flushed()
+    }
+
+    /// Brings what is in the tail only into the file.
+    pub(crate) fn flush(&mut self) -> Result<(), AppendError> {
+        self.writer.flush()
     }
 
     /// Takes down that a put or tombstone with `seqno` was appended.
@@ -524,7 +559,7 @@ impl SegmentWriter {
             record_count: 0,
         });
         let bytes = footer.encode(self.segment.len(), self.segment.header.salt);
-        self.writer.append(&bytes)?;
+        self.writer.append(&bytes, true)?;
         *self.segment.footer.lock() = Some(footer);
         Ok(())
     }
@@ -556,7 +591,8 @@ mod tests {
     }
 
     fn create(path: &Path, read_mode: ReadMode) -> SegmentWriter {
-        Segment::create(&RealDisk, path, header(), slot(), 1 << 20, read_mode).unwrap()
+        let place = Place { slot: slot(), read_mode, tail: None };
+        Segment::create(&RealDisk, path, header(), place, 1 << 20).unwrap()
     }
 
     fn append(writer: &mut SegmentWriter, seqno: u64, key: &[u8], value: &[u8]) {
@@ -564,7 +600,7 @@ mod tests {
         let (base, salt) = (writer.segment().len(), writer.segment().header.salt);
         let draft = Draft::put(key, value);
         draft.encode(&mut bytes, base, salt, Seqno::new(seqno), BatchPlace::Alone);
-        writer.append(&bytes).unwrap();
+        writer.append(&bytes, false).unwrap();
         writer.note(Seqno::new(seqno));
     }
 
@@ -579,7 +615,7 @@ mod tests {
             append(&mut writer, 5, b"b", &long);
             writer.seal().unwrap();
 
-            let segment = Segment::open(&RealDisk, &path, slot(), read_mode).unwrap();
+            let segment = Segment::open(&RealDisk, &path, slot(), read_mode, None).unwrap();
             assert_eq!(segment.header, header());
             let footer = segment.footer().unwrap();
             assert_eq!((footer.seqno_min.get(), footer.seqno_max.get()), (4, 5));

@@ -23,7 +23,9 @@ use crate::store::manifest::ListedSegment;
 use crate::store::names;
 use crate::store::record::{Salt, Unverified};
 use crate::store::reserve::Reserve;
-use crate::store::segment::{Origin, Segment, SegmentHeader, SegmentWriter};
+use crate::store::scratch::Scratch;
+use crate::store::segment::{Origin, Place, Segment, SegmentHeader, SegmentWriter};
+use crate::store::tail::{Tail, TailImage};
 use crate::sync::{
     self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal, pin,
 };
@@ -35,6 +37,8 @@ pub(crate) struct Segments {
     dir: PathBuf,
     options: Options,
     store_id: u64,
+    /// What is in front of logs that are written.
+    tail: Option<Arc<Tail>>,
     /// Room for when the disk is full.
     pub(crate) reserve: Arc<Reserve>,
     /// One clock for readers, the writer and compaction: what has expired for one of them has for
@@ -139,6 +143,7 @@ impl Segments {
     ) -> Self {
         Self {
             reserve,
+            tail: None,
             clock: Clock::new(options.time.clone()),
             disk,
             dir,
@@ -155,6 +160,11 @@ impl Segments {
             compaction_wanted: Signal::default(),
             space_returned: Signal::default(),
         }
+    }
+
+    /// The same; what is appended to logs passes through `tail`.
+    pub(crate) fn with_tail(self, tail: Option<Tail>) -> Self {
+        Self { tail: tail.map(Arc::new), ..self }
     }
 
     /// Where its files are.
@@ -186,20 +196,44 @@ impl Segments {
         let header = SegmentHeader { id, origin, salt, store_id: self.store_id, seqno_before };
         let slot = books.reserve()?;
         let path = names::segment(&self.dir, id);
-        Segment::create(&*self.disk, &path, header, slot, capacity, self.options.read_mode)
+        let tail = self.tail.as_ref().filter(|_| origin == Origin::Log);
+        let place = Place { slot, read_mode: self.options.read_mode, tail };
+        Segment::create(&*self.disk, &path, header, place, capacity)
             .inspect(|writer| books.hold(slot, writer.segment()))
     }
 
-    /// Opens the segment file of `id`, which is sealed or being written by another process. Readers
-    /// find it after [`Segments::publish`].
-    pub(crate) fn open(&self, id: SegmentId, is_sealed: bool) -> Result<Arc<Segment>> {
+    /// Whether what is appended to logs passes through a tail.
+    pub(crate) fn has_tail(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    /// Opens the sealed segment file of `id`. Readers find it after [`Segments::publish`].
+    pub(crate) fn open(&self, id: SegmentId) -> Result<Arc<Segment>> {
+        self.open_as(id, self.options.read_mode, None)
+    }
+
+    /// As [`Segments::open`], for one that is not sealed, and may be written by another process. It
+    /// may go on in `tail`.
+    pub(crate) fn open_unsealed(
+        &self,
+        id: SegmentId,
+        tail: Option<&TailImage>,
+    ) -> Result<Arc<Segment>> {
+        // What grows beneath a reader, or may be cut, is not mapped: reading there must fail, not
+        // kill.
+        self.open_as(id, ReadMode::Positioned, tail)
+    }
+
+    fn open_as(
+        &self,
+        id: SegmentId,
+        read_mode: ReadMode,
+        tail: Option<&TailImage>,
+    ) -> Result<Arc<Segment>> {
         let mut books = self.books.lock();
         let slot = books.reserve()?;
         let path = names::segment(&self.dir, id);
-        // What grows beneath a reader, or may be cut, is not mapped: reading there must fail, not
-        // kill.
-        let read_mode = if is_sealed { self.options.read_mode } else { ReadMode::Positioned };
-        let segment = Segment::open(&*self.disk, &path, slot, read_mode)?;
+        let segment = Segment::open(&*self.disk, &path, slot, read_mode, tail)?;
         if segment.header.id != id || segment.header.store_id != self.store_id {
             return Err(KvsError::corrupt(&path, 16, "the segment belongs to another store"));
         }
@@ -211,7 +245,7 @@ impl Segments {
     /// As [`Segments::open`], for a segment that a manifest lists. None of its writes comes after
     /// `last`.
     pub(crate) fn open_listed(&self, listed: &ListedSegment, last: Seqno) -> Result<Arc<Segment>> {
-        let segment = self.open(SegmentId::new(listed.id), true)?;
+        let segment = self.open(SegmentId::new(listed.id))?;
         if segment.len() != listed.bytes {
             let what = "the file does not end as the manifest says";
             let offset = segment.len().min(listed.bytes);
@@ -292,6 +326,14 @@ impl Segments {
         self.table.load(guard).get(slot.index())?.as_ref()
     }
 
+    /// Begins to fetch the record at `location`.
+    #[inline]
+    pub(crate) fn prefetch(&self, location: Location, guard: &Guard) {
+        if let Some(segment) = self.get(location.slot(), guard) {
+            segment.prefetch(location.offset());
+        }
+    }
+
     /// What lies at `location`, for someone who looks for `key`.
     ///
     /// # Errors
@@ -304,7 +346,7 @@ impl Segments {
         location: Location,
         key: &[u8],
         guard: &'g Guard,
-        scratch: &'s mut Vec<u8>,
+        scratch: &'s mut Scratch,
     ) -> Result<Look<'g, 's>> {
         let Some(segment) = self.get(location.slot(), guard) else { return Ok(Look::Gone) };
         let record = segment.record(location.offset(), scratch)?;

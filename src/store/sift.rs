@@ -13,8 +13,8 @@
 //! and never more than the file holds is allocated. Nothing is written. One thread sifts; the file
 //! may grow meanwhile, beyond the end that was given.
 
-use crate::store::disk::DiskFile;
 use crate::store::location::Seqno;
+use crate::store::log_file::LogFile;
 use crate::store::record::{self, Damage, Record, Salt};
 use crate::store::segment;
 
@@ -28,7 +28,7 @@ const RECORD_HEADER_LEN: usize = record::HEADER_LEN;
 
 /// a sift through the records of one file.
 pub(crate) struct Sift<'a> {
-    file: &'a dyn DiskFile,
+    log: &'a LogFile,
     salt: Salt,
     offset: u64,
     end: u64,
@@ -70,9 +70,9 @@ enum Probe {
 }
 
 impl<'a> Sift<'a> {
-    /// a sift through the records of `file`, which end at `end`.
-    pub(crate) fn new(file: &'a dyn DiskFile, salt: Salt, end: u64) -> Self {
-        Self { file, salt, offset: segment::HEADER_LEN, end, piece: Vec::new(), base: 0 }
+    /// a sift through the records of `log`, which end at `end`.
+    pub(crate) fn new(log: &'a LogFile, salt: Salt, end: u64) -> Self {
+        Self { log, salt, offset: segment::HEADER_LEN, end, piece: Vec::new(), base: 0 }
     }
 
     /// The same, from `offset` on.
@@ -162,7 +162,7 @@ impl<'a> Sift<'a> {
     fn read(&mut self, at: u64, len: usize) -> bool {
         self.piece.resize(len, 0);
         self.base = at;
-        let done = self.file.read_at(&mut self.piece, at).is_ok();
+        let done = self.log.read_at(&mut self.piece, at).is_ok();
         if !done {
             self.piece.clear();
         }
@@ -185,7 +185,8 @@ mod tests {
 
     use super::*;
     use crate::error::{KvsError, Result};
-    use crate::store::disk::{Disk, Mapping, RealDisk};
+    use crate::options::ReadMode;
+    use crate::store::disk::{Disk, DiskFile, Mapping, RealDisk, Words};
     use crate::store::record::{BatchPlace, Draft};
 
     const SALT: Salt = Salt(5);
@@ -230,6 +231,10 @@ mod tests {
         fn map(&self, capacity: usize) -> Result<Mapping> {
             self.file.map(capacity)
         }
+
+        fn map_shared(&self, len: usize) -> Result<Words> {
+            self.file.map_shared(len)
+        }
     }
 
     /// `count` records of 1,024 bytes each, behind room for the header of a segment.
@@ -251,8 +256,10 @@ mod tests {
     }
 
     /// Seqnos of the records, and the holes.
-    fn sift(file: &dyn DiskFile) -> (Vec<u64>, Vec<Hole>) {
-        let mut sift = Sift::new(file, SALT, file.len().unwrap());
+    fn sift(file: Box<dyn DiskFile>) -> (Vec<u64>, Vec<Hole>) {
+        let len = file.len().unwrap();
+        let log = LogFile::grown(file, len, ReadMode::Positioned, None);
+        let mut sift = Sift::new(&log, SALT, len);
         let (mut seqnos, mut holes) = (Vec::new(), Vec::new());
         loop {
             match sift.step() {
@@ -269,7 +276,7 @@ mod tests {
         for (at, seqno) in [(64 + 1024 + 500, Some(2)), (64 + 1024 + 16, None), (64 + 1024, None)] {
             let mut bytes = records(5);
             bytes[at] ^= 1;
-            let (seqnos, holes) = sift(&*file(dir.path(), &bytes));
+            let (seqnos, holes) = sift(file(dir.path(), &bytes));
             assert_eq!(seqnos, [1, 3, 4, 5], "byte {at}");
             let [hole] = holes[..] else { panic!("{holes:?}") };
             assert_eq!((hole.offset, hole.end), (64 + 1024, 64 + 2048));
@@ -283,7 +290,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bytes = records(2);
         for len in 64..bytes.len() {
-            let (seqnos, holes) = sift(&*file(dir.path(), &bytes[..len]));
+            let (seqnos, holes) = sift(file(dir.path(), &bytes[..len]));
             let whole = (len - 64) / 1024;
             assert_eq!(seqnos.len(), whole, "{len} bytes");
             assert_eq!(holes.len(), usize::from(!(len - 64).is_multiple_of(1024)), "{len} bytes");
@@ -298,7 +305,7 @@ mod tests {
         let long = vec![0; 1 << 20];
         let draft = Draft::put(b"key", &long);
         draft.encode(&mut bytes, 0, SALT, Seqno::new(1), BatchPlace::Alone);
-        let (seqnos, holes) = sift(&*file(dir.path(), &bytes[..5000]));
+        let (seqnos, holes) = sift(file(dir.path(), &bytes[..5000]));
         assert_eq!((seqnos.len(), holes.len()), (0, 1));
         assert_eq!((holes[0].end, holes[0].seqno), (5000, Some(Seqno::new(1))));
     }
@@ -308,7 +315,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = file(dir.path(), &records(40));
         let (from, to) = (4096, 8192);
-        let (seqnos, holes) = sift(&BadSectors { file, from, to });
+        let (seqnos, holes) = sift(Box::new(BadSectors { file, from, to }));
         let lies_outside = |seqno: &u64| 64 + seqno * 1024 <= from || 64 + (seqno - 1) * 1024 >= to;
         let expected: Vec<_> = (1..=40).filter(lies_outside).collect();
         assert_eq!(seqnos, expected);

@@ -66,6 +66,9 @@ pub struct Stats {
     /// Whether the disk was found full and the reserve is given up: removes and compaction work,
     /// other writes once there is room again.
     pub is_reserve_lent: bool,
+    /// Whether writes pass through a mapped tail ([`crate::WriteMode::Tail`]): it may have been
+    /// asked for, and not be possible on this file system.
+    pub has_tail: bool,
     /// What background compaction failed with last, until a `compact()` has returned it.
     pub background_error: Option<String>,
     /// Unfinished writes that the last open cut off and kept in `lost+found/`.
@@ -218,6 +221,7 @@ impl fmt::Display for Stats {
                 unsynced_us,
                 is_poisoned,
                 is_reserve_lent,
+                has_tail,
                 background_error or_none,
                 crash_tails_cut,
             }

@@ -14,13 +14,16 @@ use std::path::{Path, PathBuf};
 
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
-use crate::store::disk::{Disk, DiskFile};
+use crate::options::ReadMode;
+use crate::store::disk::Disk;
 use crate::store::location::{SegmentId, Seqno};
+use crate::store::log_file::LogFile;
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::record::Salt;
 use crate::store::segment::{FORMAT, HEADER_LEN, Origin, SegmentHeader};
 use crate::store::sift::Sift;
+use crate::store::tail::TailImage;
 
 /// How often a survey begins again because the manifest was replaced meanwhile.
 const ATTEMPTS_MAX: u32 = 10;
@@ -46,9 +49,10 @@ pub(crate) struct Surveyed {
     pub(crate) header: Option<SegmentHeader>,
     /// What is wrong with the file as a whole, and where.
     pub(crate) wrong: Option<(u64, &'static str)>,
+    /// Length of the file, and of what goes on behind it in the tail.
     pub(crate) len: u64,
     /// What its records can be read with, if at all.
-    content: Option<(Box<dyn DiskFile>, Salt)>,
+    content: Option<(LogFile, Salt)>,
 }
 
 impl Survey {
@@ -76,6 +80,8 @@ impl Survey {
     }
 
     fn of_files(disk: &dyn Disk, dir: &Path, files: &[std::ffi::OsString]) -> Result<Self> {
+        // Before the logs that it goes on from: one may be written meanwhile.
+        let tail = TailImage::take(disk, &names::tail(dir)).unwrap_or_default();
         let mut ids: Vec<_> = files.iter().filter_map(|name| id_of(name)).collect();
         let (manifest, manifest_error) = match Manifest::find(disk, dir, files) {
             Ok(Some((_, manifest))) => (Some(manifest), None),
@@ -93,8 +99,8 @@ impl Survey {
         }
         ids.sort_unstable();
         ids.dedup();
-        let segments = ids.into_iter().map(|id| Surveyed::open(disk, dir, id, manifest.as_ref()));
-        let mut segments: Vec<_> = segments.collect();
+        let open = |id| Surveyed::open(disk, dir, id, manifest.as_ref(), tail.as_ref());
+        let mut segments: Vec<_> = ids.into_iter().map(open).collect();
         // Compaction's outputs are live only if they are listed.
         segments.retain(|segment| {
             let is_copies = segment.header.is_some_and(|header| header.origin == Origin::Copies);
@@ -111,7 +117,13 @@ impl Survey {
 }
 
 impl Surveyed {
-    fn open(disk: &dyn Disk, dir: &Path, id: SegmentId, manifest: Option<&Manifest>) -> Self {
+    fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        id: SegmentId,
+        manifest: Option<&Manifest>,
+        tail: Option<&TailImage>,
+    ) -> Self {
         let path = names::segment(dir, id);
         let listed = manifest.map(|manifest| manifest.lists(id));
         let mut found = Self { path, listed, header: None, wrong: None, len: 0, content: None };
@@ -142,14 +154,19 @@ impl Surveyed {
                 SegmentHeader::salt_unverified(disk, &found.path).ok()
             }
         };
-        let mut listed = manifest.iter().flat_map(|manifest| &manifest.segments);
-        if let Some(listed) = listed.find(|listed| listed.id == id.get())
+        let mut entries = manifest.iter().flat_map(|manifest| &manifest.segments);
+        if let Some(listed) = entries.find(|listed| listed.id == id.get())
             && listed.bytes != found.len
         {
             let at = found.len.min(listed.bytes);
             found.wrong = found.wrong.or(Some((at, "the file does not end as the manifest says")));
         }
-        found.content = salt.map(|salt| (file, salt));
+        let tail = tail.filter(|_| listed != Some(true));
+        found.content = salt.map(|salt| {
+            let rest = tail.and_then(|tail| tail.rest_of(salt, HEADER_LEN, found.len));
+            (LogFile::grown(file, found.len, ReadMode::Positioned, rest), salt)
+        });
+        found.len = found.content.as_ref().map_or(found.len, |(log, _)| log.len());
         found
     }
 
@@ -160,7 +177,7 @@ impl Surveyed {
 
     /// Its records, if they can be read at all.
     pub(crate) fn sift(&self) -> Option<Sift<'_>> {
-        self.content.as_ref().map(|(file, salt)| Sift::new(&**file, *salt, self.len))
+        self.content.as_ref().map(|(log, salt)| Sift::new(log, *salt, self.len))
     }
 }
 

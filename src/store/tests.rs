@@ -16,7 +16,7 @@ use std::path::Path;
 
 use crate::engine::KvsEngine;
 use crate::error::Result;
-use crate::options::{Durability, Options};
+use crate::options::{Durability, Options, WriteMode};
 use crate::store::KvStore;
 use crate::store::disk::Disk;
 use crate::store::disk::modelled::{ModelledDisk, Moment};
@@ -141,9 +141,26 @@ const EXPIRING: &[Step] = &[
     Compact,
 ];
 
-fn options(durability: Durability) -> Options {
+/// On which way a write reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Route {
+    Tail,
+    Direct,
+    /// Synced before it returns.
+    Sync,
+}
+
+const ROUTES: [Route; 3] = [Route::Tail, Route::Direct, Route::Sync];
+
+fn options(route: Route) -> Options {
+    let (durability, write_mode) = match route {
+        Route::Tail => (Durability::Os, WriteMode::Tail),
+        Route::Direct => (Durability::Os, WriteMode::Direct),
+        Route::Sync => (Durability::Sync, WriteMode::Tail),
+    };
     Options::new()
         .durability(durability)
+        .write_mode(write_mode)
         .auto_compaction(false)
         .segment_bytes_min(1 << 10)
         .segment_bytes_max(4 << 10)

@@ -52,6 +52,7 @@ impl KvStore {
             retired_bytes,
             index_bytes: core.keydir.bytes(),
             is_reserve_lent: core.segments.reserve.is_lent(),
+            has_tail: core.segments.has_tail(),
             background_error: core.background_error.lock().as_ref().map(ToString::to_string),
             crash_tails_cut: core.tails_cut,
             open_us: core.open_us,

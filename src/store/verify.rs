@@ -21,6 +21,7 @@ use crate::store::keydir::{Keydir, SHARD_COUNT};
 use crate::store::location::Seqno;
 use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Record};
+use crate::store::scratch::Scratch;
 use crate::store::segment::{HEADER_LEN, Origin, Segment};
 use crate::store::segments::Segments;
 use crate::store::sift::{Hole, Met, Sift};
@@ -225,10 +226,8 @@ pub(crate) fn verify_open(
     let mut report = VerifyReport::default();
     let mut meter = Meter::new(report_progress, now.iter().map(|(len, _)| len).sum());
     for (len, segment) in &now {
-        let file = segments.disk().open_to_read(segment.path())?;
-        let salt = segment.header.salt;
-        let before = segment.header.seqno_before;
-        let tally = tally(Sift::new(&*file, salt, *len), before, &mut meter);
+        let sift = Sift::new(segment.log(), segment.header.salt, *len);
+        let tally = tally(sift, segment.header.seqno_before, &mut meter);
         meter.end_of_file(*len);
         report.segment_count += 1;
         report.total_bytes += len;
@@ -244,7 +243,7 @@ pub(crate) fn verify_open(
 
 /// Reads the record of every live entry.
 fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport) -> Result<()> {
-    let (mut locations, mut scratch) = (Vec::new(), Vec::new());
+    let (mut locations, mut scratch) = (Vec::new(), Scratch::default());
     for shard in 0..SHARD_COUNT {
         locations.clear();
         keydir.copy_shard(shard, &mut locations, || {})?;
@@ -260,7 +259,7 @@ fn verify_keydir(segments: &Segments, keydir: &Keydir, report: &mut VerifyReport
     Ok(())
 }
 
-fn is_readable(segment: &Segment, offset: u64, scratch: &mut Vec<u8>) -> bool {
+fn is_readable(segment: &Segment, offset: u64, scratch: &mut Scratch) -> bool {
     let record = segment.record(offset, scratch);
     record.is_ok_and(|record| segment.verify(record, offset).is_ok())
 }

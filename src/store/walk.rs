@@ -29,6 +29,7 @@ use crate::error::{KvsError, Result};
 use crate::store::keydir::{Keydir, SHARD_COUNT};
 use crate::store::location::Location;
 use crate::store::record::Kind;
+use crate::store::scratch::Scratch;
 use crate::store::segments::{Held, Look, Segments};
 use crate::sync::{Arc, pin};
 
@@ -62,7 +63,7 @@ fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) -> Result<()> 
     let guard = pin();
     let change = keydir.change(keydir.hash(key), &guard)?;
     let is_there = change.candidates().any(|entry| {
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         let look = segments.look(entry.location, key, &guard, &mut scratch);
         // What cannot be read may be the key's: the scan will say so, as a `get` does.
         matches!(&look, Ok(Look::Found(_, record)) if record.is_put()) || look.is_err()
@@ -83,13 +84,13 @@ pub(crate) struct Walk {
     group: Vec<Location>,
     /// The segments of the group.
     held: Held,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Walk {
     /// A walk over the keys of `keydir`, whose records are in `segments`.
     pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>) -> Self {
-        let (group, held, scratch) = (Vec::new(), Held::default(), Vec::new());
+        let (group, held, scratch) = (Vec::new(), Held::default(), Scratch::default());
         Self { keydir, segments, next_shard: 0, group, held, scratch }
     }
 

@@ -5,7 +5,8 @@
 //! leads for all of them: one append, at most one sync, one publication.
 //!
 //! ```text
-//!  set, remove, apply --> queue --> lane (one leader) --> segment     one pwrite
+//!  set, remove, apply --> queue --> lane (one leader) --> tail        a copy, or, if it is to be
+//!                                        |           --> segment     synced, one pwrite
 //!                                        |           --> sync lane   one fdatasync, if asked for
 //!                                        '---------> --> keydir      published, in seqno order
 //! ```
@@ -22,6 +23,7 @@
 //! sync, **poisons** the writer for good (invariant 10): what is on disk is unknown, and a second
 //! sync could report success for pages that the kernel has dropped. Reads go on.
 
+mod appending;
 mod figures;
 mod lane;
 mod leadership;
@@ -36,10 +38,11 @@ use std::time::{Duration, Instant};
 use crate::error::{KvsError, Result};
 use crate::logger::Logger;
 use crate::options::{Durability, Options};
-use crate::store::disk::{AppendError, Disk};
+use crate::store::disk::Disk;
 use crate::store::keydir::Keydir;
 use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
+use crate::store::scratch::Scratch;
 use crate::store::segment::{self, Origin};
 use crate::store::segments::{Look, Pressure, Segments};
 use crate::store::writer::figures::Counts;
@@ -284,8 +287,8 @@ impl Writer {
             reserve.hold()?;
         }
         // Publication cannot be undone, so nothing in it may wait for a file.
-        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash))?;
         let guard = pin();
+        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash, &guard))?;
         let [entry] = entries else {
             return self.stage_batch(lane, entries, grouped, &guard);
         };
@@ -298,9 +301,16 @@ impl Writer {
         if holds {
             self.begin(lane, entries)?;
             lane.stage(entry, BatchPlace::Alone, grouped);
+            self.prefetch_replaced(entry, &guard);
         }
         let done = holds || kind == OpKind::Apply;
         Ok(if done { Outcome::Done } else { Outcome::Refused })
+    }
+
+    /// Begins to fetch the record that publication will look at, to tell whether it is of this key.
+    fn prefetch_replaced(&self, entry: &Entry<'_>, guard: &Guard) {
+        let candidates = self.keydir.candidates(entry.hash, guard);
+        candidates.into_iter().flatten().for_each(|at| self.segments.prefetch(at, guard));
     }
 
     fn stage_batch(
@@ -350,7 +360,7 @@ impl Writer {
             let is_there = staged.kind == Kind::Put && !clock.has_passed(staged.expiry_ms);
             return Ok(is_there.then_some(staged.seqno));
         }
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         'lookup: loop {
             let mut damage = None;
             for location in self.keydir.candidates(entry.hash, guard)? {
@@ -397,26 +407,13 @@ impl Writer {
         Ok(())
     }
 
-    fn seal(&self, lane: &mut Lane) -> Result<()> {
-        let Some(active) = &mut lane.active else { return Ok(()) };
-        if let Err(AppendError { error, undone }) = active.seal() {
-            // Undone, it stays the active one: no log may follow one without a footer.
-            if !undone {
-                self.poison(&error);
-            }
-            return Err(error);
-        }
-        lane.active = None;
-        Ok(())
-    }
-
     /// Appends, syncs if asked to, and publishes what is staged.
     fn commit(&self, lane: &mut Lane, sync: bool) -> Result<()> {
         let (Some(first), Some(last)) = (lane.staged.first(), lane.staged.last()) else {
             return Ok(());
         };
         let (before, last) = (Seqno::new(first.seqno.get() - 1), last.seqno);
-        let appended = self.append(lane, before, last).and_then(|base| {
+        let appended = self.append(lane, before, last, sync).and_then(|base| {
             if sync {
                 self.sync_to(last)?;
             }
@@ -431,34 +428,6 @@ impl Writer {
         lane.clear();
         self.throttle(lane);
         published
-    }
-
-    /// Returns the offset at which the buffer was appended.
-    fn append(&self, lane: &mut Lane, before: Seqno, last: Seqno) -> Result<u64> {
-        let active = lane.active.as_mut().expect("staging made sure of a segment");
-        let base = active.segment().len();
-        let mut appended = active.append(&lane.buffer);
-        if let Err(AppendError { error: KvsError::NoSpace { .. }, undone: true }) = &appended
-            && lane.buffer.len() <= RESERVE_USE_LEN_MAX
-            && self.segments.reserve.lend()
-        {
-            appended = active.append(&lane.buffer);
-        }
-        if let Err(AppendError { error, undone }) = appended {
-            if !undone {
-                self.poison(&error);
-            }
-            // The seqnos were never seen. The mark, if there was one, will be written anew.
-            lane.seqno = before;
-            lane.marked = Seqno::ZERO;
-            return Err(error);
-        }
-        lane.staged.iter().for_each(|staged| active.note(staged.seqno));
-        let bytes = offset(lane.buffer.len());
-        self.sync_lane.note_appended(before, last, bytes);
-        self.counts.add_group(lane.staged.len());
-        lane.unweighed_bytes += bytes;
-        Ok(base)
     }
 
     /// Slows down while the store is over its space bound and compaction is at work.
@@ -477,36 +446,6 @@ impl Writer {
         self.counts.throttled.add(began.elapsed());
     }
 
-    /// Makes every write that has returned so far durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.check_open()?;
-        self.sync_to(self.sync_lane.appended())
-    }
-
-    fn sync_to(&self, wanted: Seqno) -> Result<()> {
-        let poisoned = || self.state() == POISONED;
-        self.sync_lane.sync_to(wanted, &poisoned).inspect_err(|error| self.poison(error))
-    }
-
-    /// As [`Writer::sync`], and the footers of sealed segments become durable too.
-    pub(crate) fn sync_sealed(&self) -> Result<()> {
-        self.check_open()?;
-        self.sync_all()
-    }
-
-    /// Seals the active segment, so that it is never appended to again, and makes it durable.
-    pub(crate) fn seal_active(&self) -> Result<()> {
-        let mut lane = self.lane.lock();
-        self.check_open().and_then(|()| self.seal(&mut lane))?;
-        drop(lane);
-        self.sync_all()
-    }
-
-    fn sync_all(&self) -> Result<()> {
-        let poisoned = || self.state() == POISONED;
-        self.sync_lane.sync_all(&poisoned).inspect_err(|error| self.poison(error))
-    }
-
     /// Takes no more writes, does what is queued, and makes everything durable. A second call does
     /// nothing.
     pub(crate) fn close(&self) -> Result<()> {
@@ -523,10 +462,12 @@ impl Writer {
             READ_ONLY => Ok(()),
             POISONED => Err(KvsError::Poisoned),
             _ => {
-                if let Err(error) = self.seal(&mut lane) {
+                let sealed = self.seal(&mut lane).or_else(|error| {
                     self.log.warn(format_args!("the log is left without a footer: {error}"));
-                }
-                self.sync_all()
+                    // What is only in the tail the next open finds there.
+                    self.flush(&mut lane)
+                });
+                sealed.and_then(|()| self.sync_all())
             }
         };
         // Release: pairs with the Acquire in `state`.

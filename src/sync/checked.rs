@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use checker::lazy_static;
 pub(crate) use checker::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
 /// loom models what is below threads; its models start their own.

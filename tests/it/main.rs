@@ -25,5 +25,6 @@ mod recovery;
 mod scan;
 mod server;
 mod store;
+mod tail;
 mod thread_pool;
 mod upkeep;

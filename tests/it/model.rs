@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use kvs::options::{KEY_LEN_MAX, SEGMENT_BYTES_FLOOR};
-use kvs::{Durability, KvsEngine, KvsError, Options, ReadMode, Update, WriteBatch, WriteOptions};
+use kvs::{
+    Durability, KvsEngine, KvsError, Options, ReadMode, Update, WriteBatch, WriteMode, WriteOptions,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -180,12 +182,14 @@ pub(crate) fn any_options() -> impl Strategy<Value = Options> {
         Just(Durability::Sync),
     ];
     let read_mode = prop_oneof![Just(ReadMode::Mapped), Just(ReadMode::Positioned)];
+    let write_mode = prop_oneof![Just(WriteMode::Tail), Just(WriteMode::Direct)];
     let segment_bytes_max = prop_oneof![Just(SEGMENT_BYTES_FLOOR), Just(64 << 10)];
-    (durability, read_mode, segment_bytes_max, any::<bool>()).prop_map(
-        |(durability, read_mode, segment_bytes_max, auto_compaction)| {
+    (durability, read_mode, write_mode, segment_bytes_max, any::<bool>()).prop_map(
+        |(durability, read_mode, write_mode, segment_bytes_max, auto_compaction)| {
             Options::new()
                 .durability(durability)
                 .read_mode(read_mode)
+                .write_mode(write_mode)
                 .segment_bytes_min(0)
                 .segment_bytes_max(segment_bytes_max)
                 .auto_compaction(auto_compaction)

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kvs::{Durability, KvStore, KvsEngine, KvsError, Options, ReadMode, WriteBatch};
+use kvs::{Durability, KvStore, KvsEngine, KvsError, Options, ReadMode, WriteBatch, WriteMode};
 
 use crate::store::tiny_segments;
 
+/// Everything is in the logs, where it can be bent: what a tail adds is in `tail.rs`.
 fn options() -> Options {
-    Options::new().durability(Durability::Os).auto_compaction(false)
+    Options::new().durability(Durability::Os).write_mode(WriteMode::Direct).auto_compaction(false)
 }
 
 /// The segment files of a store, oldest first.

@@ -6,14 +6,14 @@ use std::thread;
 
 use kvs::{
     Durability, KvStore, KvsEngine, KvsError, LogRecord, Options, RepairReport, VerifyReport,
-    WriteBatch,
+    WriteBatch, WriteMode,
 };
 
 use crate::recovery::segments;
 use crate::store::tiny_segments;
 
 fn options() -> Options {
-    tiny_segments().segment_bytes_min(4096).auto_compaction(false)
+    tiny_segments().write_mode(WriteMode::Direct).segment_bytes_min(4096).auto_compaction(false)
 }
 
 fn snapshot_of_files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {

@@ -38,11 +38,18 @@ const LAYERS: &[&[&str]] = &[
     &["error", "logger", "options", "value", "sync", "clock", "json_text"],
     &["engine", "write_batch", "scan"],
     &["store/location", "store/disk", "store/record", "store/stats"],
-    &["store/names", "store/expiring", "engine_dir"],
-    &["store/old_logs"],
+    &[
+        "store/names",
+        "store/expiring",
+        "store/prefetch",
+        "store/scratch",
+        "store/tail",
+        "engine_dir",
+    ],
+    &["store/old_logs", "store/log_file"],
     &["store/segment", "store/keydir", "store/key_order", "store/reserve"],
     &["store/sift"],
-    &["store/segments", "store/tail", "store/hint", "store/manifest"],
+    &["store/segments", "store/hint", "store/manifest"],
     &["store/survey", "store/loading", "store/log_end"],
     &["store/verify", "store/listing"],
     &[
@@ -228,7 +235,8 @@ pub(crate) fn only_the_disk_room_touches_files(tree: &Tree) -> Vec<Hit> {
 
 const UNSAFE_ROOMS: &[&str] = &[
     "src/store/disk.rs",
-    "src/store/tail.rs",
+    "src/store/log_file.rs",
+    "src/store/prefetch.rs",
     "src/store/record.rs",
     "src/sync.rs",
     "src/sync/checked_epoch.rs",
@@ -252,6 +260,8 @@ pub(crate) fn unsafe_stays_in_its_rooms(tree: &Tree) -> Vec<Hit> {
 
 pub(crate) fn only_format_rooms_make_disk_bytes(tree: &Tree) -> Vec<Hit> {
     let makers = ["record", "hint", "snapshot", "manifest", "segment"];
+    // Memory's own order belongs to no format; these move bytes by words.
+    let movers = ["tail", "disk"];
     let calls = [
         "to_le_bytes",
         "from_le_bytes",
@@ -267,7 +277,11 @@ pub(crate) fn only_format_rooms_make_disk_bytes(tree: &Tree) -> Vec<Hit> {
         if module.first().is_none_or(|first| first != "store") || is_maker {
             continue;
         }
+        let is_mover = module.get(1).is_some_and(|room| movers.contains(&room.as_str()));
         for (line, word) in lines_saying(&file.live, &calls) {
+            if is_mover && word.ends_with("ne_bytes") {
+                continue;
+            }
             let what = format!("calls {word}; bytes of a format belong to {}", makers.join(", "));
             hits.push(hit(file, line, what));
         }

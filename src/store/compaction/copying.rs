@@ -157,7 +157,7 @@ impl<'a> Copying<'a> {
 
     fn flush(&mut self) -> Result<()> {
         if let Some(writer) = &mut self.writer {
-            writer.append(&self.buffer).map_err(|failed| failed.error)?;
+            writer.append(&self.buffer, true).map_err(|failed| failed.error)?;
             self.bytes += u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
             self.buffer.clear();
         }

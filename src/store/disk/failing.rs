@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{DirLock, Disk, DiskFile, Mapping};
+use super::{DirLock, Disk, DiskFile, Mapping, Words};
 use crate::error::{KvsError, Result};
 use crate::sync::{Arc, Mutex};
 
@@ -220,6 +220,10 @@ impl Disk for FailingDisk {
         self.below.lock_to_read(path)
     }
 
+    fn overwrites_in_place(&self, dir: &Path) -> bool {
+        self.below.overwrites_in_place(dir)
+    }
+
     fn random(&self) -> u64 {
         self.below.random()
     }
@@ -272,5 +276,10 @@ impl DiskFile for FailingFile {
     fn map(&self, capacity: usize) -> Result<Mapping> {
         self.disk.check(Call::Map, "map", self.path())?;
         self.below.map(capacity)
+    }
+
+    fn map_shared(&self, len: usize) -> Result<Words> {
+        self.disk.check(Call::Map, "map", self.path())?;
+        self.below.map_shared(len)
     }
 }

@@ -8,8 +8,9 @@
 //! ```
 //! A sync of a file makes its sectors and its length durable, a sync of a directory its names;
 //! neither does the work of the other. Whatever is pending may be there or not after a power loss,
-//! in any combination. Directories themselves are durable at once. Nothing can be mapped, so
-//! everything is read by position. Tests only.
+//! in any combination. Directories themselves are durable at once. Nothing can be mapped for
+//! reading, so everything is read by position. What is written through a mapping is pending, sector
+//! by sector, as it was before the last change and as it is. Tests only.
 //!
 //! With [`ModelledDisk::record`] the disk keeps a [`Moment`] before each call that changes
 //! something: all moments at which power can fail, from one run.
@@ -20,9 +21,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DirLock, Disk, DiskFile, Mapping};
+use super::{DirLock, Disk, DiskFile, Mapping, SharedMemory, Words};
 use crate::error::{KvsError, Result};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Disks write a sector wholly or not at all (512 bytes).
 const SECTOR_LEN: usize = 512;
@@ -159,6 +160,8 @@ struct State {
     random: u64,
     dirs: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
+    /// Files that are mapped for writing. What is written there is found out later.
+    mapped: BTreeMap<Inode, Arc<[AtomicU64]>>,
     moments: Option<Vec<Moment>>,
     note: (usize, usize),
     /// Syncs of this kind are not done: how many more are, before and between.
@@ -222,6 +225,7 @@ impl Moment {
 impl State {
     /// Everything that changes something passes here, before it does.
     fn before_change(&mut self) {
+        self.look_at_mapped();
         if let Some(moments) = &mut self.moments {
             moments.push(Moment {
                 durable: self.durable.clone(),
@@ -230,6 +234,33 @@ impl State {
                 random: self.random,
                 note: self.note,
             });
+        }
+    }
+
+    /// Takes in what was written through mappings.
+    fn look_at_mapped(&mut self) {
+        for (inode, words) in self.mapped.clone() {
+            // Relaxed: tests let one thread write.
+            let bytes = words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+            let bytes: Vec<u8> = bytes.collect();
+            for (number, sector) in bytes.chunks(SECTOR_LEN).enumerate() {
+                let offset = number * SECTOR_LEN;
+                if self.content(inode).bytes.get(offset..offset + sector.len()) == Some(sector) {
+                    continue;
+                }
+                // Of the older ones only the last: the disk may have any, but they are all alike.
+                let is_same = |unit: &Unit| {
+                    matches!(unit, Unit::Bytes { inode: of, offset: at, .. }
+                        if (*of, *at) == (inode, offset))
+                };
+                let older: Vec<_> = (0..self.pending.len())
+                    .filter(|index| is_same(&self.pending[*index]))
+                    .collect();
+                if let [first, _, ..] = older[..] {
+                    self.pending.remove(first);
+                }
+                self.change(Unit::Bytes { inode, offset, bytes: sector.to_vec() });
+            }
         }
     }
 
@@ -424,6 +455,10 @@ impl Disk for ModelledDisk {
         self.lock(path, Duration::ZERO).map(Some)
     }
 
+    fn overwrites_in_place(&self, _: &Path) -> bool {
+        true
+    }
+
     fn random(&self) -> u64 {
         let mut state = self.state.lock();
         state.random += 1;
@@ -460,6 +495,7 @@ impl DiskFile for ModelledFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
         let mut state = self.disk.state.lock();
+        state.look_at_mapped();
         let content = state.content(self.inode);
         let start = usize::try_from(offset).expect("offsets of tests are small");
         let end = start + buffer.len();
@@ -530,5 +566,17 @@ impl DiskFile for ModelledFile {
     fn map(&self, _: usize) -> Result<Mapping> {
         let source = io::Error::from_raw_os_error(libc::ENODEV);
         Err(KvsError::io("map", &self.path, source))
+    }
+
+    fn map_shared(&self, len: usize) -> Result<Words> {
+        let mut state = self.disk.state.lock();
+        state.look_at_mapped();
+        let content = state.content(self.inode);
+        content.bytes.resize(content.len, 0);
+        let words = content.bytes[..len].chunks_exact(8);
+        let words = words.map(|word| AtomicU64::new(u64::from_ne_bytes(word.try_into().unwrap())));
+        let words: Arc<[AtomicU64]> = words.collect();
+        state.mapped.insert(self.inode, Arc::clone(&words));
+        Ok(Words(SharedMemory::Modelled(words)))
     }
 }

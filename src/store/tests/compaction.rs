@@ -16,7 +16,7 @@ fn compact_to_rest(store: &KvStore) -> usize {
 #[test]
 fn tombstones_that_have_to_stay_are_not_copied_for_ever() {
     let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
-    let store = open(&disk, Path::new(DIR), &options(Durability::Os)).unwrap();
+    let store = open(&disk, Path::new(DIR), &options(Route::Tail)).unwrap();
     for number in 0..200_u8 {
         store.set_bytes(&[number], &[1; 900]).unwrap();
     }
@@ -47,7 +47,7 @@ fn tombstones_that_have_to_stay_are_not_copied_for_ever() {
 #[test]
 fn files_stay_within_twice_what_lives_though_tombstones_stay() {
     let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
-    let options = options(Durability::Os).segment_bytes_max(16 << 10);
+    let options = options(Route::Tail).segment_bytes_max(16 << 10);
     let store = open(&disk, Path::new(DIR), &options).unwrap();
     for number in 0..8_000_u16 {
         store.set_bytes(&number.to_be_bytes(), &[1; 198]).unwrap();
@@ -73,7 +73,7 @@ fn files_stay_within_twice_what_lives_though_tombstones_stay() {
 #[test]
 fn segment_of_one_small_record_is_left_alone() {
     let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
-    let store = open(&disk, Path::new(DIR), &options(Durability::Os)).unwrap();
+    let store = open(&disk, Path::new(DIR), &options(Route::Tail)).unwrap();
     store.set_bytes(b"k", b"").unwrap();
     store.core.writer.seal_active().unwrap();
     assert_eq!(compact_to_rest(&store), 0);

@@ -30,7 +30,7 @@ impl Bench {
     fn new() -> Self {
         let now_ms = Arc::new(AtomicU64::new(0));
         let time = TimeSource::Set(Arc::clone(&now_ms));
-        let options = Options { time, ..options(Durability::Os) };
+        let options = Options { time, ..options(Route::Tail) };
         Self { disk: Arc::new(ModelledDisk::default()), now_ms, options }
     }
 
@@ -488,7 +488,7 @@ fn expired_records_cross_a_checkpoint_and_a_repair_as_they_are() {
     let now_ms = Arc::new(AtomicU64::new(0));
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let time = TimeSource::Set(Arc::clone(&now_ms));
-    let options = Options { time, ..options(Durability::Os) };
+    let options = Options { time, ..options(Route::Tail) };
     let store = open(&disk, &dir.path().join("store"), &options).unwrap();
     store.set_with_expiry(b"soon", b"v", 1_000).unwrap();
     store.set_with_expiry(b"later", b"v", 9_000).unwrap();

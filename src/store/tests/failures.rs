@@ -193,8 +193,8 @@ fn check_every_failure(
     unreachable!("a history ends")
 }
 
-fn in_memory(durability: Durability) -> Watched {
-    Watched::new(Arc::new(ModelledDisk::default()), Path::new(DIR), options(durability))
+fn in_memory(route: Route) -> Watched {
+    Watched::new(Arc::new(ModelledDisk::default()), Path::new(DIR), options(route))
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn every_failing_call_is_survived() {
                 true => 29,
                 false => 3,
             };
-            for durability in [Durability::Os, Durability::Sync] {
-                let make = || in_memory(durability);
+            for route in ROUTES {
+                let make = || in_memory(route);
                 points += check_every_failure(&make, HISTORY, fault, stride);
                 points += check_every_failure(&make, EXPIRING, fault, 7 * stride);
             }
@@ -228,8 +228,7 @@ fn every_failing_call_is_survived_on_real_files() {
             let make = || {
                 let dir = tempfile::tempdir().unwrap();
                 let disk = Arc::new(RealDisk);
-                let watched =
-                    Watched::new(disk, &dir.path().join("store"), options(Durability::Os));
+                let watched = Watched::new(disk, &dir.path().join("store"), options(Route::Tail));
                 dirs.lock().push(dir);
                 watched
             };
@@ -239,10 +238,10 @@ fn every_failing_call_is_survived_on_real_files() {
 }
 
 /// A disk, a store on it, and the way to make it fail.
-fn failing_store(durability: Durability) -> (FailingDisk, KvStore) {
+fn failing_store(route: Route) -> (FailingDisk, KvStore) {
     let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let store = open(&shared, Path::new(DIR), &options(durability)).unwrap();
+    let store = open(&shared, Path::new(DIR), &options(route)).unwrap();
     store.set_bytes(b"a", b"1").unwrap();
     (disk, store)
 }
@@ -250,7 +249,7 @@ fn failing_store(durability: Durability) -> (FailingDisk, KvStore) {
 #[test]
 fn a_failed_append_that_is_undone_is_an_error_and_no_more() {
     for half in [false, true] {
-        let (disk, store) = failing_store(Durability::Os);
+        let (disk, store) = failing_store(Route::Direct);
         disk.fail_after(0, Fault { half, ..fault(libc::EIO, writes) });
         let error = store.set_bytes(b"a", b"2").unwrap_err();
         assert_eq!(error.os_error(), Some(libc::EIO));
@@ -261,10 +260,29 @@ fn a_failed_append_that_is_undone_is_an_error_and_no_more() {
     }
 }
 
+/// What is in the tail only is not at risk from a disk that fails: it stays there, is read there,
+/// and goes to the file when the disk is well.
+#[test]
+fn a_failed_flush_is_told_to_whoever_syncs_and_loses_nothing() {
+    for half in [false, true] {
+        let (disk, store) = failing_store(Route::Tail);
+        disk.fail_after(0, Fault { half, sticky: true, ..fault(libc::EIO, writes) });
+        store.set_bytes(b"a", b"2").unwrap();
+        assert_eq!(store.sync().unwrap_err().os_error(), Some(libc::EIO));
+        assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"2"[..]));
+        store.set_bytes(b"b", b"3").unwrap();
+        disk.heal();
+        store.sync().unwrap();
+        assert!(!store.stats().is_poisoned);
+        assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(store.get_bytes(b"b").unwrap().as_deref(), Some(&b"3"[..]));
+    }
+}
+
 #[test]
 fn a_failed_append_that_cannot_be_undone_poisons() {
     for undo in [Call::SetLen, Call::Sync] {
-        let (disk, store) = failing_store(Durability::Os);
+        let (disk, store) = failing_store(Route::Direct);
         let chosen = match undo {
             Call::SetLen => |call| matches!(call, Call::Write | Call::SetLen),
             _ => |call| matches!(call, Call::Write | Call::Sync),
@@ -286,7 +304,7 @@ fn a_failed_append_that_cannot_be_undone_poisons() {
 fn a_compacted_file_that_could_not_be_removed_is_tried_again() {
     let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let store = open(&shared, Path::new(DIR), &options(Durability::Os)).unwrap();
+    let store = open(&shared, Path::new(DIR), &options(Route::Tail)).unwrap();
     let segment_files = || {
         let names = shared.list(Path::new(DIR)).unwrap();
         names.iter().filter(|name| name.to_string_lossy().starts_with("seg-")).count()
@@ -312,7 +330,7 @@ fn a_failure_of_background_compaction_is_kept_until_someone_hears_of_it() {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let heard = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&heard);
-    let options = options(Durability::Os).auto_compaction(true).log_to(move |level, line| {
+    let options = options(Route::Tail).auto_compaction(true).log_to(move |level, line| {
         if level == LogLevel::Error {
             log.lock().push(line.to_owned());
         }
@@ -354,10 +372,10 @@ fn a_failure_of_background_compaction_is_kept_until_someone_hears_of_it() {
 #[test]
 fn a_failed_sync_is_never_followed_by_a_good_one() {
     for lost in [Lost::Unseen, Lost::Seen] {
-        for durability in [Durability::Os, Durability::Sync] {
+        for route in ROUTES {
             let model = ModelledDisk::default();
             let disk: Arc<dyn Disk> = Arc::new(model.clone());
-            let store = open(&disk, Path::new(DIR), &options(durability)).unwrap();
+            let store = open(&disk, Path::new(DIR), &options(route)).unwrap();
             store.set_bytes(b"a", b"1").unwrap();
             store.sync().unwrap();
             model.fail_next_sync(lost);
@@ -371,7 +389,7 @@ fn a_failed_sync_is_never_followed_by_a_good_one() {
             assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
             assert!(matches!(store.close(), Err(KvsError::Poisoned)));
             drop(store);
-            let store = open(&disk, Path::new(DIR), &options(durability)).unwrap();
+            let store = open(&disk, Path::new(DIR), &options(route)).unwrap();
             assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
             store.set_bytes(b"b", b"4").unwrap();
             store.sync().unwrap();

@@ -48,8 +48,8 @@ fn fill(store: &KvStore, from: usize) -> usize {
     (from..from + DISK_BYTES).find(|number| !fits(number)).expect("a disk ends")
 }
 
-fn check_full_disk(disk: &Arc<dyn Disk>, dir: &Path, durability: Durability) {
-    let options = options(durability).segment_bytes_min(32 << 10).segment_bytes_max(64 << 10);
+fn check_full_disk(disk: &Arc<dyn Disk>, dir: &Path, route: Route) {
+    let options = options(route).segment_bytes_min(32 << 10).segment_bytes_max(64 << 10);
     let store = open(disk, dir, &options).unwrap();
     let count = fill(&store, 0);
     assert!(count > 2000, "only {count} values fit");
@@ -90,11 +90,11 @@ fn check_full_disk(disk: &Arc<dyn Disk>, dir: &Path, durability: Durability) {
 
 #[test]
 fn a_full_disk_refuses_new_data_and_nothing_else() {
-    for durability in [Durability::Os, Durability::Sync] {
+    for route in ROUTES {
         let model = ModelledDisk::default();
         model.limit(DISK_BYTES);
         let disk: Arc<dyn Disk> = Arc::new(model);
-        check_full_disk(&disk, Path::new(DIR), durability);
+        check_full_disk(&disk, Path::new(DIR), route);
     }
 }
 
@@ -122,14 +122,16 @@ impl Drop for Tmpfs {
 
 #[test]
 fn a_full_file_system_refuses_new_data_and_nothing_else() {
-    let dir = tempfile::tempdir().unwrap();
-    let Some(mounted) = Tmpfs::mount(dir.path()) else {
-        eprintln!(
-            "NOT RUN on a file system: this process may not mount one; the test beside this \
-                   one does the same on a disk in memory"
-        );
-        return;
-    };
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    check_full_disk(&disk, &mounted.0.join("store"), Durability::Sync);
+    for route in ROUTES {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(mounted) = Tmpfs::mount(dir.path()) else {
+            eprintln!(
+                "NOT RUN on a file system: this process may not mount one; the test beside this \
+                       one does the same on a disk in memory"
+            );
+            return;
+        };
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        check_full_disk(&disk, &mounted.0.join("store"), route);
+    }
 }

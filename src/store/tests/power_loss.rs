@@ -51,13 +51,13 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(durability: Durability, omission: Option<Omission>) -> Self {
+    fn new(route: Route, omission: Option<Omission>) -> Self {
         let model = ModelledDisk::default();
         model.record();
         Self {
             disk: Arc::new(model.clone()),
             model,
-            options: options(durability),
+            options: options(route),
             omission,
             states: vec![Content::new()],
             durable: 0,
@@ -143,7 +143,7 @@ fn each_power_loss(
 /// Opens the store on `model` and compares what it holds with the states it may be in.
 fn judge(model: &ModelledDisk, allowed: &[Content]) -> Result<KvStore, String> {
     let disk: Arc<dyn Disk> = Arc::new(model.clone());
-    let store = open(&disk, Path::new(DIR), &options(Durability::Os));
+    let store = open(&disk, Path::new(DIR), &options(Route::Tail));
     let store = store.map_err(|error| format!("does not open: {error}"))?;
     let found = content(&store).map_err(|error| format!("does not read: {error}"))?;
     if allowed.contains(&found) {
@@ -263,9 +263,9 @@ fn check_found(checked: Result<usize, String>) {
 
 #[test]
 fn power_loss_leaves_a_prefix_with_everything_durable() {
-    for durability in [Durability::Os, Durability::Sync] {
+    for route in ROUTES {
         for history in [HISTORY, OVERWRITES, EXPIRING] {
-            check_found(Runner::new(durability, None).run(history).check(samples(8)));
+            check_found(Runner::new(route, None).run(history).check(samples(8)));
         }
     }
 }
@@ -273,7 +273,7 @@ fn power_loss_leaves_a_prefix_with_everything_durable() {
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
     for history in [HISTORY, EXPIRING] {
-        let run = Runner::new(Durability::Os, None).run(history);
+        let run = Runner::new(Route::Tail, None).run(history);
         check_found(run.check_twice(samples(2)));
     }
 }
@@ -281,7 +281,7 @@ fn power_loss_during_recovery_changes_nothing() {
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_opened() {
     for history in [HISTORY, EXPIRING] {
-        let run = Runner::new(Durability::Os, None).run(history);
+        let run = Runner::new(Route::Tail, None).run(history);
         check_found(run.check_killed(samples(4), None));
     }
 }
@@ -313,8 +313,8 @@ fn every_sync_is_needed() {
         let omission = Omission { phase, kind, pass };
         let mut omitted = 0;
         let harmed = [HISTORY, OVERWRITES].iter().any(|history| {
-            [Durability::Os, Durability::Sync].iter().any(|durability| {
-                let run = Runner::new(*durability, Some(omission)).run(history);
+            ROUTES.iter().any(|route| {
+                let run = Runner::new(*route, Some(omission)).run(history);
                 omitted += run.omitted;
                 run.check(samples(8)).is_err()
             })
@@ -328,7 +328,7 @@ fn every_sync_is_needed() {
 #[test]
 fn every_sync_of_recovery_is_needed() {
     use SyncKind::{Dir, Log, Manifest};
-    let run = Runner::new(Durability::Os, None).run(HISTORY);
+    let run = Runner::new(Route::Tail, None).run(HISTORY);
     for omission in
         [(Log, None), (Manifest, Some(0)), (Manifest, Some(1)), (Dir, Some(0)), (Dir, Some(1))]
     {

@@ -40,7 +40,7 @@ impl Bench {
         for step in steps {
             if self.writer.is_none() || matches!(step, Reopen) {
                 drop(self.writer.take());
-                let options = options(Durability::Os);
+                let options = options(Route::Tail);
                 self.writer = Some(open(&self.model, Path::new(DIR), &options).unwrap());
             }
             let number = self.states.len();
@@ -84,7 +84,7 @@ fn a_view_opens_whatever_its_writer_does_meanwhile() {
             let (model, bench) = bench(crashed);
             let failing = FailingDisk::new(model);
             let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-            let options = options(Durability::Os).read_only(true);
+            let options = options(Route::Tail).read_only(true);
             let view = || open(&disk, Path::new(DIR), &options);
             let old = refreshes.then(|| view().unwrap());
             if refreshes {

@@ -9,6 +9,7 @@
 use crate::error::{KvsError, Result};
 use crate::store::location::Seqno;
 use crate::store::record::Kind;
+use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
 use crate::store::segments::Look;
 use crate::store::writer::lane::{Lane, Staged};
@@ -61,7 +62,7 @@ impl Writer {
             return Ok(false);
         }
         let change = self.keydir.change(staged.hash, guard)?;
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         let mut found = None;
         for entry in change.candidates() {
             match self.segments.look(entry.location, key, guard, &mut scratch) {

@@ -1,8 +1,8 @@
 //! The sync lane: makes the log durable, one round of `fdatasync` at a time.
 //!
-//! A round covers everything that was appended before it began, whoever waits for it. Appends go on
-//! meanwhile; so does the sealing of a segment, which stays in the list until a round has covered
-//! its footer too. Any thread may sync.
+//! A round covers everything that was in the files when it began, whoever waits for it; what is in
+//! the tail only is to be flushed before. Appends go on meanwhile; so does the sealing of a
+//! segment, which stays in the list until a round has covered its footer too. Any thread may sync.
 //!
 //! What is durable is always a prefix of the write order: segments are synced oldest first, and the
 //! durable seqno rises only after all of them.
@@ -23,11 +23,13 @@ pub(super) struct SyncLane {
     /// Held for a round.
     lane: Mutex<()>,
     unsynced: Mutex<Unsynced>,
-    /// Every write up to this one is in the log, and in the log on disk.
+    /// Every write up to this one is in the log, in the file of a log, and there on disk.
     appended: AtomicU64,
+    flushed: AtomicU64,
     durable: AtomicU64,
-    /// Bytes of records appended, and made durable, since the store was opened.
+    /// Bytes of records appended, brought into files, and made durable, since the store was opened.
     appended_bytes: AtomicU64,
+    flushed_bytes: AtomicU64,
     durable_bytes: AtomicU64,
     /// Since when there has been something that is not durable, in microseconds after `opened`:
     /// the age of the oldest such write, or a little more.
@@ -52,8 +54,10 @@ impl SyncLane {
             lane: Mutex::new(()),
             unsynced: Mutex::default(),
             appended: AtomicU64::new(last.get()),
+            flushed: AtomicU64::new(last.get()),
             durable: AtomicU64::new(last.get()),
             appended_bytes: AtomicU64::new(0),
+            flushed_bytes: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(0),
             unsynced_since_us: AtomicU64::new(0),
             opened: Instant::now(),
@@ -78,13 +82,26 @@ impl SyncLane {
             self.unsynced_since_us.store(micros(self.opened.elapsed()), Ordering::Relaxed);
         }
         bump(&self.appended_bytes, bytes);
-        // Release: pairs with the Acquire in `appended`: who reads it syncs these bytes.
+        // Release: pairs with the Acquire in `appended`: who reads it flushes these bytes.
         self.appended.store(last.get(), Ordering::Release);
+    }
+
+    /// Takes down that every write up to `last` is in the file of a log. To be called in the lane.
+    pub(super) fn note_flushed(&self, last: Seqno) {
+        // Relaxed: statistics.
+        self.flushed_bytes.store(self.appended_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Release: pairs with the Acquire in `flushed`: who reads it syncs these bytes.
+        self.flushed.store(last.get(), Ordering::Release);
     }
 
     pub(super) fn appended(&self) -> Seqno {
         // Acquire: pairs with the Release in `note_appended`.
         Seqno::new(self.appended.load(Ordering::Acquire))
+    }
+
+    pub(super) fn flushed(&self) -> Seqno {
+        // Acquire: pairs with the Release in `note_flushed`.
+        Seqno::new(self.flushed.load(Ordering::Acquire))
     }
 
     pub(super) fn durable(&self) -> Seqno {
@@ -105,7 +122,7 @@ impl SyncLane {
         }
     }
 
-    /// Returns when every write up to `wanted`, which is appended, is durable.
+    /// Returns when every write up to `wanted`, which is flushed, is durable.
     ///
     /// After an error the caller poisons the writer; `is_poisoned` says that it has.
     pub(super) fn sync_to(&self, wanted: Seqno, is_poisoned: &dyn Fn() -> bool) -> Result<()> {
@@ -134,9 +151,9 @@ impl SyncLane {
         // Read before the list: a segment is in the list before anything is appended to it. The
         // bytes are counted before the seqno rises, so they may be those of a write more.
         let began = Instant::now();
-        let covered = self.appended();
+        let covered = self.flushed();
         // Relaxed: a statistic.
-        let covered_bytes = self.appended_bytes.load(Ordering::Relaxed);
+        let covered_bytes = self.flushed_bytes.load(Ordering::Relaxed);
         let (segments, dir) = {
             let mut unsynced = self.unsynced.lock();
             (unsynced.segments.clone(), std::mem::take(&mut unsynced.dir))

@@ -29,6 +29,7 @@ class Stats:
         unsynced_us: age of the oldest of them.
         is_poisoned: whether the store takes no more writes (:class:`PoisonedError`).
         is_reserve_lent: whether the disk was found full, so that only removing and compaction work.
+        has_tail: whether writes pass through a mapped tail, which some file systems do not allow.
         background_error: what background compaction failed with last, until :meth:`Store.compact`
             has raised it.
         crash_tails_cut: unfinished writes that the last open cut off and kept in ``lost+found``.
@@ -65,6 +66,7 @@ class Stats:
     unsynced_us: int
     is_poisoned: bool
     is_reserve_lent: bool
+    has_tail: bool
     background_error: str | None
     crash_tails_cut: int
     open_us: int
