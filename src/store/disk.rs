@@ -28,7 +28,7 @@ use std::{fmt, io, mem, slice, thread};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::{KvsError, Result};
-#[cfg(test)]
+#[cfg(any(test, loom, shuttle, fuzzing))]
 use crate::sync::Arc;
 use crate::sync::AtomicU64;
 

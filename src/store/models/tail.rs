@@ -18,7 +18,7 @@ fn a_copy_is_whole() {
     const LEN: usize = TAIL_LEN / 2;
     let tail = Tail::open(&ModelledDisk::default(), Path::new("/tail")).unwrap();
     let (tail, base) = (Arc::new(tail), 2 * u64::try_from(TAIL_LEN).unwrap());
-    let at = |n: u8| base + u64::try_from(LEN).unwrap() * u64::from(n);
+    let at = move |n: u8| base + u64::try_from(LEN).unwrap() * u64::from(n);
     tail.put(at(0), &[7; LEN]);
     // How many were put since.
     let put = Arc::new(AtomicU64::new(0));
