@@ -32,7 +32,7 @@ STEPS := fmt clippy tidy features doc rust-test kill histories models doctest ex
 	deny peers bench-build
 
 .PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-histories soak-kill soak-models $(STEPS)
+	venv header header-matrix soak-fuzz soak-histories soak-kill soak-models $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -110,6 +110,9 @@ soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
 
 models: cc ## Models of concurrency, 300 schedules each (shuttle)
 	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
+
+soak-fuzz: cc g++ ## Every fuzz target for KVS_FUZZ_SECONDS (600; needs a nightly toolchain)
+	fuzz/soak.sh
 
 soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted bugs (30 minutes)
 	KVS_MODEL_SCHEDULES=$${KVS_MODEL_SCHEDULES:-100000} $(CARGO) run $(MODELS_MANIFEST) --release --features shuttle \

@@ -31,6 +31,8 @@
 //!
 //! Scans take no lock. Any thread may scan; the writer and one builder change. It reads no file.
 
+use std::ops::RangeBounds;
+
 use crossbeam_skiplist::SkipSet;
 
 use crate::error::{KvsError, Result};
@@ -108,13 +110,22 @@ impl KeyOrder {
 
     /// The first keys of `scan`, about as many as `wanted`, none if there are none.
     pub(crate) fn first_of(&self, scan: &Scan, wanted: usize) -> Batch<()> {
-        let mut range = self.keys.range::<[u8], _>(scan.bounds());
+        let (start, end) = scan.bounds();
+        let is_within = |key: &[u8]| (start, end).contains(key);
         let (mut batch, mut len) = (Batch::new(), 0);
-        while batch.len() < wanted && len < BATCH_LEN_MAX {
-            let next = if scan.is_reverse() { range.next_back() } else { range.next() };
-            let Some(entry) = next else { break };
+        // Not `range`: one that runs to its end never lets go of its last entry (crossbeam-skiplist
+        // 0.1.3), whose memory is lost when its key is removed.
+        let mut next = match scan.is_reverse() {
+            true => self.keys.upper_bound(end),
+            false => self.keys.lower_bound(start),
+        };
+        while let Some(entry) = next.filter(|entry| is_within(entry.value())) {
             len += entry.value().len();
             batch.push_back((entry.value().to_vec(), ()));
+            if batch.len() >= wanted || len >= BATCH_LEN_MAX {
+                break;
+            }
+            next = if scan.is_reverse() { entry.prev() } else { entry.next() };
         }
         batch
     }

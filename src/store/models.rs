@@ -3,8 +3,8 @@
 //!
 //! What runs is the code of this crate, with other primitives below it (`sync/checked.rs`) and a
 //! disk in memory. `models/index.rs` is the keydir and `models/tail.rs` the tail, for loom, which
-//! also tries what weak memory orderings allow, and for shuttle; `models/whole_store.rs` is a store,
-//! for shuttle.
+//! also tries what weak memory orderings allow, and for shuttle; `models/whole_store.rs` is a
+//! store, for shuttle.
 //!
 //! `tests/models/planted.toml` has bugs that they must find.
 #![allow(
