@@ -32,7 +32,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
 	valgrind python demo readme deny peers bench-build
 
-.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-histories soak-kill soak-models \
+.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill soak-models \
 	soak-sanitizers bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
 	venv header abi header-matrix test-cargo-c $(STEPS)
 
@@ -151,6 +151,9 @@ soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
 
 models: cc ## Models of concurrency, 300 schedules each (shuttle)
 	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
+
+soak-fuzz: cc g++ ## Every fuzz target for KVS_FUZZ_SECONDS (600; needs a nightly toolchain)
+	fuzz/soak.sh
 
 soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted bugs (30 minutes)
 	KVS_MODEL_SCHEDULES=$${KVS_MODEL_SCHEDULES:-100000} $(CARGO) run $(MODELS_MANIFEST) --release --features shuttle \

@@ -16,7 +16,7 @@
 pub(super) mod counting;
 #[cfg(test)]
 pub(super) mod failing;
-#[cfg(any(test, shuttle, fuzzing))]
+#[cfg(any(test, loom, shuttle, fuzzing))]
 pub(crate) mod modelled;
 
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ use std::{fmt, io, mem, slice, thread};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::{KvsError, Result};
-#[cfg(test)]
+#[cfg(any(test, loom, shuttle, fuzzing))]
 use crate::sync::Arc;
 use crate::sync::AtomicU64;
 
@@ -355,7 +355,7 @@ pub(crate) struct Words(SharedMemory);
 enum SharedMemory {
     Mapped(MmapRaw),
     /// A disk that has no file behind it.
-    #[cfg(test)]
+    #[cfg(any(test, loom, shuttle, fuzzing))]
     Modelled(Arc<[AtomicU64]>),
 }
 
@@ -373,7 +373,7 @@ impl Deref for Words {
                 // this process reaches them in no other way.
                 unsafe { slice::from_raw_parts(start, map.len() / size_of::<AtomicU64>()) }
             }
-            #[cfg(test)]
+            #[cfg(any(test, loom, shuttle, fuzzing))]
             SharedMemory::Modelled(words) => words,
         }
     }

@@ -2,8 +2,9 @@
 //! which their threads can go on. `make soak-models` runs them; none of this is in the library.
 //!
 //! What runs is the code of this crate, with other primitives below it (`sync/checked.rs`) and a
-//! disk in memory. `models/index.rs` is the keydir, for loom, which also tries what weak memory
-//! orderings allow, and for shuttle; `models/whole_store.rs` is a store, for shuttle.
+//! disk in memory. `models/index.rs` is the keydir and `models/tail.rs` the tail, for loom, which
+//! also tries what weak memory orderings allow, and for shuttle; `models/whole_store.rs` is a
+//! store, for shuttle.
 //!
 //! `tests/models/planted.toml` has bugs that they must find.
 #![allow(
@@ -14,6 +15,7 @@
 )]
 
 mod index;
+mod tail;
 #[cfg(shuttle)]
 mod whole_store;
 
@@ -23,9 +25,9 @@ pub type Model = (&'static str, fn());
 /// All that the checker can run.
 pub fn all() -> Vec<Model> {
     #[cfg(shuttle)]
-    return [index::ALL, whole_store::ALL].concat();
+    return [index::ALL, tail::ALL, whole_store::ALL].concat();
     #[cfg(loom)]
-    return index::ALL.to_vec();
+    return [index::ALL, tail::ALL].concat();
 }
 
 /// To be called at the beginning of each execution.

@@ -46,8 +46,16 @@ use crate::store::record::{Record, Salt};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Length of the tail (512 KiB): it stays in the cache of one core. Small in tests of the crate, so
-/// that they see it go round.
-pub(crate) const TAIL_LEN: usize = if cfg!(test) { 4 << 10 } else { 512 << 10 };
+/// that they see it go round, and in models.
+pub(crate) const TAIL_LEN: usize = if cfg!(loom) {
+    32
+} else if cfg!(shuttle) {
+    1 << 10
+} else if cfg!(any(test, fuzzing)) {
+    4 << 10
+} else {
+    512 << 10
+};
 
 /// So much of it goes to the segment at once (128 KiB): a write costs less a byte from here on than
 /// copying does. What is longer by itself does not pass through the tail.

@@ -43,7 +43,7 @@ impl ShardSource for One {
 fn keydir(count: u64) -> Arc<Keydir> {
     let keydir = Keydir::pending(KeyHasher::new(0), Arc::new(One), None);
     (2..=count).for_each(|n| insert(&keydir, n));
-    keydir.make_ready(hash(1)).unwrap();
+    keydir.make_ready(hash(1), &pin()).unwrap();
     Arc::new(keydir)
 }
 
