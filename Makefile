@@ -29,7 +29,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill corruption doctest examples ffi valgrind python demo readme \
 	deny peers bench-build
 
-.PHONY: help test soak soak-kill soak-corruption soak-churn soak-sanitizers soak-filesystems \
+.PHONY: help test soak soak-kill soak-power soak-corruption soak-churn soak-sanitizers soak-filesystems \
 	bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
 	venv header header-matrix $(STEPS)
 
@@ -122,6 +122,10 @@ corruption: cc ## Files of a store damaged in one of 211 ways that there are
 
 soak-corruption: cc ## In all ways (about 20 minutes)
 	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
+
+soak-power: cc ## Every failing call, and 5,000,000 losses of power in random histories (an hour)
+	KVS_POWER_STATES=16 $(CARGO) test --release --lib every_failing_call
+	KVS_POWER_LOSSES=5000000 $(CARGO) test --release --lib power_loss_at_any -- --nocapture
 
 soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
 	MALLOC_ARENA_MAX=1 KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
