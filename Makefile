@@ -15,23 +15,26 @@ CARGO := cargo
 VENV := target/venv
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 BUILT := target/release
+TOOLS := target/tools
 FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
 	OUT=$(CURDIR)/target/ffi-tests
 # benches/peers is a crate of its own, built apart. PEERS_ARGS is for `--stores` and the like.
 PEERS := target/peers/release/peers
 PEERS_CARGO := CARGO_TARGET_DIR=$(CURDIR)/target/peers $(CARGO)
 PEERS_FEW := --no-default-features --features kvs,sled
+# The sources built anew over a model checker: a package of its own too.
+MODELS_MANIFEST := --locked --manifest-path tests/models/Cargo.toml
 PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill corruption doctest examples ffi valgrind python demo readme \
-	deny peers bench-build
+STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
+	valgrind python demo readme deny peers bench-build
 
-.PHONY: help test soak soak-kill soak-power soak-corruption soak-churn soak-sanitizers soak-filesystems \
-	bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix $(STEPS)
+.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-histories soak-kill soak-models \
+	soak-power soak-sanitizers bench bench-space bench-open bench-peers bench-peers-quick peers-test \
+	lib install venv header abi header-matrix test-cargo-c $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -72,7 +75,8 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 		--commit quick
 
 # The long targets, the quick ones first; each ends with a line that says what it has tried.
-SOAK := soak-kill soak-corruption soak-filesystems soak-sanitizers soak-power soak-churn
+SOAK := soak-kill soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
+	soak-power soak-churn
 
 soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
 	@.ci/soak $(SOAK)
@@ -103,7 +107,7 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations \
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back \
 		--test handles
 
 # In C and in Python: programs that write until they are killed.
@@ -139,6 +143,25 @@ soak-filesystems: cc ## Power loss under ext4 and xfs, on images of what they wr
 	.ci/need xfsprogs mkfs.xfs -V
 	cd tests/filesystems && CARGO_TARGET_DIR=$(CURDIR)/target/filesystems $(CARGO) run --release
 
+histories: cc ## 500 histories of concurrent operations, checked for linearizability
+	$(CARGO) test --test histories
+
+soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
+	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
+
+models: cc ## Models of concurrency, 300 schedules each (shuttle)
+	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
+
+soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted bugs (30 minutes)
+	KVS_MODEL_SCHEDULES=$${KVS_MODEL_SCHEDULES:-100000} $(CARGO) run $(MODELS_MANIFEST) --release --features shuttle \
+		| tee target/soak-models.log
+	KVS_MODEL_PREEMPTIONS=4 $(CARGO) run $(MODELS_MANIFEST) --release --features loom | tee -a target/soak-models.log
+	.ci/need python3 python3 --version
+	python3 tests/models/planted.py 20000 | tee -a target/soak-models.log
+	@awk '/^(models|planted): / { line = line "; " $$0; failures += $$NF } \
+		END { sub(/^; /, "", line); gsub(/; failures: [0-9]+/, "", line); \
+		print "soak-models: " line "; failures: " failures }' target/soak-models.log
+
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"
 
@@ -157,8 +180,15 @@ header: cc ## Writes include/kvs.h anew (rust-test compares it)
 install: lib ## The C library: make install PREFIX=/usr/local LIBDIR=lib DESTDIR=
 	BUILT=$(BUILT) PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh
 
-ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, behaviour, examples
+abi: abigail ## Writes ffi-tests/libkvs.abi anew, the ABI that the C tests compare kvs.h with
+	$(FFI) record
+
+ffi: lib g++ clang cmake abigail ## The C tests: header, symbols, ABI, behaviour, ASan, examples
 	$(FFI) test
+
+test-cargo-c: cc g++ cmake cargo-c ## What `cargo cinstall` installs, used as `make install` is
+	cd ffi-tests && PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH CARGO_CINSTALL="cargo cinstall" \
+		CARGO_TARGET_DIR=$(CURDIR)/target/cargo-c ./check_install.sh
 
 header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
 	$(FFI) header-matrix
@@ -214,7 +244,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: kill-writer toolchain cc g++ clang cmake peers-build peers-libraries
+.PHONY: kill-writer toolchain cc g++ clang cmake cargo-c abigail peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -229,6 +259,18 @@ g++:
 
 clang:
 	@.ci/need clang clang --version
+
+# The newest that the Rust of Cargo.toml can build, which takes some minutes, once.
+CARGO_C := 0.10.18+cargo-0.92.0
+cargo-c: cc
+	@.ci/need libssl-dev pkg-config --exists openssl
+	@test -x $(TOOLS)/bin/cargo-cinstall || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
+		CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+		$(CARGO) install cargo-c --version $(CARGO_C) --locked --root $(TOOLS)
+	@rm -rf $(TOOLS)/build
+
+abigail: cc
+	@.ci/need abigail-tools abidiff --version
 
 cmake:
 	@.ci/need cmake cmake --version

@@ -78,6 +78,10 @@ mod client;
 
 mod ffi;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use any_engine::{AnyEngine, ENGINE_NAMES};
 pub use client::KvsClient;
 pub use engine::{CompareAndSwap, Expiry, KvsEngine, Update};
@@ -88,6 +92,9 @@ pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;
+#[cfg(any(loom, shuttle))]
+#[doc(hidden)]
+pub use store::models;
 pub use store::{
     Damage, KvStore, LogRecord, Progress, RepairReport, SegmentStats, Stats, VerifyReport,
 };

@@ -34,16 +34,19 @@ use std::marker::PhantomData;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use polling::Poller;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 use self::connection::Shared;
 use self::control::{Control, End};
 use self::poller::EventLoop;
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
+use crate::sync::thread::JoinHandle;
 use crate::sync::{self, Arc, Mutex};
 use crate::thread_pool::ThreadPool;
 

@@ -19,6 +19,7 @@ mod scratch;
 mod tail;
 
 mod hint;
+mod key_hash;
 mod key_order;
 mod keydir;
 mod log_file;
@@ -45,17 +46,22 @@ mod writer;
 mod housekeeping;
 mod lookup;
 mod opening;
+mod prefetch;
 mod rewrite;
 mod stats;
 mod upkeep;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+#[cfg(any(loom, shuttle))]
+pub mod models;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use std::{fmt, thread};
 
 pub use listing::LogRecord;
 pub use repair::RepairReport;
@@ -77,7 +83,7 @@ use crate::store::record::Draft;
 use crate::store::segments::Segments;
 use crate::store::walk::Walk;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
-use crate::sync::{Arc, AtomicBool, Mutex, Signal};
+use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 
@@ -211,14 +217,14 @@ impl KvsEngine for KvStore {
     fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
         check_key(key)?;
         check_value(value)?;
-        self.core.write_one(OpKind::Apply, Draft::put(key, value)).map(drop)
+        self.core.write_one(OpKind::Apply, key, || Draft::put(key, value)).map(drop)
     }
 
     fn set_with_expiry(&self, key: &[u8], value: &[u8], expiry_ms: u64) -> Result<()> {
         check_key(key)?;
         check_value(value)?;
-        let draft = Draft::put_with(key, value, Some(expiry_ms));
-        self.core.write_one(OpKind::Apply, draft).map(drop)
+        let draft = || Draft::put_with(key, value, Some(expiry_ms));
+        self.core.write_one(OpKind::Apply, key, draft).map(drop)
     }
 
     #[inline]
@@ -251,7 +257,7 @@ impl KvsEngine for KvStore {
         if key.len() > KEY_LEN_MAX {
             return self.core.writer.check_open().and(Err(KvsError::KeyNotFound));
         }
-        self.core.write_one(OpKind::IfPresent, Draft::tombstone(key))?.or_key_not_found()
+        self.core.write_one(OpKind::IfPresent, key, || Draft::tombstone(key))?.or_key_not_found()
     }
 
     fn apply_with(&self, batch: &WriteBatch, options: WriteOptions) -> Result<()> {
@@ -265,8 +271,8 @@ impl KvsEngine for KvStore {
 
     fn clear(&self) -> Result<()> {
         // Nothing is copied while every record dies.
-        let cleared =
-            self.core.compactor.at_rest(|_| self.core.write_one(OpKind::Apply, Draft::clear()));
+        let clear = |_: &_| self.core.write_one(OpKind::Apply, &[], Draft::clear);
+        let cleared = self.core.compactor.at_rest(clear);
         self.core.segments.compaction_wanted.raise();
         cleared.map(drop)
     }
@@ -366,8 +372,16 @@ impl Core {
         walk::put_in_order(&self.keydir, &self.segments, &|| self.check_not_closed())
     }
 
-    fn write_one(&self, kind: OpKind, draft: Draft<'_>) -> Result<Outcome> {
-        let entries = [Entry { hash: self.keydir.hash(draft.key), draft }];
+    /// While `draft` takes its checksum, the place of `key` in the index comes nearer.
+    fn write_one<'a>(
+        &self,
+        kind: OpKind,
+        key: &[u8],
+        draft: impl FnOnce() -> Draft<'a>,
+    ) -> Result<Outcome> {
+        let hash = self.keydir.hash(key);
+        self.keydir.prefetch(hash);
+        let entries = [Entry { hash, draft: draft() }];
         self.writer.write(&Op { kind, entries: &entries, sync: false })
     }
 
@@ -394,7 +408,9 @@ impl Core {
     }
 
     fn entry<'a>(&self, draft: Draft<'a>) -> Entry<'a> {
-        Entry { hash: self.keydir.hash(draft.key), draft }
+        let hash = self.keydir.hash(draft.key);
+        self.keydir.prefetch(hash);
+        Entry { hash, draft }
     }
 
     /// The last operation of the batch on each key, the longest one at the end.

@@ -1,19 +1,40 @@
 //! The concurrency primitives of this crate, chosen once, so that a model checker can stand in for
-//! them in one place.
+//! them in one place: loom under `--cfg loom`, shuttle under `--cfg shuttle` (`tests/models`).
 //!
 //! [`EpochCell`] is the only lock-free building block here that is ours: a pointer that is replaced
 //! as a whole, read under an epoch pin, and freed after its last reader. The tables of the keydir
 //! and of the segments are built on it, so neither needs `unsafe` of its own.
 #![expect(unsafe_code, reason = "EpochCell dereferences epoch-protected pointers; signal masks")]
 
-use std::{fmt, mem, ptr, thread};
+#[cfg(any(loom, shuttle))]
+mod checked;
+#[cfg(any(loom, shuttle))]
+mod checked_epoch;
 
-use crossbeam_epoch::{self as epoch, Atomic, Owned};
+use std::{fmt, mem, ptr};
 
-pub(crate) use crossbeam_epoch::{Guard, pin};
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+#[cfg(not(any(loom, shuttle)))]
+use crossbeam_epoch::{Atomic, Owned};
+
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use {
+    crossbeam_epoch::{Guard, pin},
+    parking_lot::{Condvar, Mutex, MutexGuard},
+    std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
+    std::thread,
+};
+
+#[cfg(any(loom, shuttle))]
+use checked_epoch::{Atomic, Owned};
+#[cfg(any(loom, shuttle))]
+pub(crate) use {
+    checked::{
+        AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence,
+        thread,
+    },
+    checked_epoch::{Guard, begin_execution, pin},
+};
 
 use crate::error::{KvsError, Result};
 
@@ -40,7 +61,7 @@ impl<T: Send + Sync + 'static> EpochCell<T> {
     /// Puts `value` in place. The previous one is dropped when its last reader has gone; which
     /// thread drops it is not known.
     pub(crate) fn replace(&self, value: T) {
-        let guard = epoch::pin();
+        let guard = pin();
         let previous =
             self.current.swap(Owned::new(value), std::sync::atomic::Ordering::AcqRel, &guard);
         // SAFETY: `previous` was just unlinked, so no new reader can load it, and each value is

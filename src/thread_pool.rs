@@ -20,9 +20,9 @@ mod rayon;
 mod shared_queue;
 
 use std::panic::{self, AssertUnwindSafe};
-use std::thread::{self, JoinHandle};
 
 use crate::error::{KvsError, Result};
+use crate::sync::thread::{self, JoinHandle};
 
 pub use self::naive::NaiveThreadPool;
 pub use self::rayon::RayonThreadPool;

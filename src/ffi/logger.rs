@@ -13,14 +13,16 @@
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
 
 use super::boundary::{Failure, Outcome, boundary, keep_panics_quiet};
 use super::fork::{self, Generation};
 use super::status::{KVS_OK, kvs_status};
 use crate::error::KvsError;
-use crate::sync::{self, AtomicU64, Mutex, Ordering};
+use crate::sync::{self, thread::JoinHandle};
 
 /// Nothing is logged.
 pub const KVS_LOG_OFF: i32 = 0;

@@ -39,7 +39,6 @@ mod copying;
 mod figures;
 
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use figures::blocking_tombstone_bytes;
@@ -58,7 +57,7 @@ use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Segments, Snapshot};
 use crate::store::stats::Progress;
 use crate::store::verify::Meter;
-use crate::sync::{Arc, Mutex, pin};
+use crate::sync::{Arc, Mutex, pin, thread};
 
 /// When tombstones take more than this share of all bytes, the segments that keep them alive are
 /// compacted too.

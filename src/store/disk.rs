@@ -16,8 +16,8 @@
 pub(super) mod counting;
 #[cfg(test)]
 pub(super) mod failing;
-#[cfg(test)]
-pub(super) mod modelled;
+#[cfg(any(test, shuttle, fuzzing))]
+pub(crate) mod modelled;
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -8,14 +8,13 @@
 //! ```
 
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{KvsError, Result};
 use crate::options::Durability;
 use crate::store::stats::Progress;
 use crate::store::{Core, Held, checkpoint, loading};
-use crate::sync::{self, Ordering};
+use crate::sync::{self, Ordering, thread};
 
 /// How often compaction looks for files whose last reader has gone, while nothing wakes it.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);

@@ -108,13 +108,20 @@ impl KeyOrder {
 
     /// The first keys of `scan`, about as many as `wanted`, none if there are none.
     pub(crate) fn first_of(&self, scan: &Scan, wanted: usize) -> Batch<()> {
-        let mut range = self.keys.range::<[u8], _>(scan.bounds());
+        // From entry to entry, not by `range`, which never lets go of the entries it has passed: a
+        // key that is removed afterwards would stay in memory for ever.
+        let (start, end) = scan.bounds();
+        let mut next = if scan.is_reverse() {
+            self.keys.upper_bound::<[u8]>(end)
+        } else {
+            self.keys.lower_bound::<[u8]>(start)
+        };
         let (mut batch, mut len) = (Batch::new(), 0);
         while batch.len() < wanted && len < BATCH_LEN_MAX {
-            let next = if scan.is_reverse() { range.next_back() } else { range.next() };
-            let Some(entry) = next else { break };
+            let Some(entry) = next.filter(|entry| scan.contains(entry.value())) else { break };
             len += entry.value().len();
             batch.push_back((entry.value().to_vec(), ()));
+            next = if scan.is_reverse() { entry.prev() } else { entry.next() };
         }
         batch
     }

@@ -32,79 +32,21 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
 use crate::error::{KvsError, Result};
+use crate::store::key_hash::{KeyHash, KeyHasher, SHARD_COUNT};
 use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
+use crate::store::prefetch::prefetch;
 use crate::sync::{
     Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
 };
-
-const SHARD_BITS: u32 = 8;
-pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 
 const EMPTY: u64 = 0;
 /// Held a word that was removed; probes go on past it. No location has slot 0, so no word is 1.
 const DELETED: u64 = 1;
 
 /// Slots of a shard that holds nothing: small, because there are 256 of them.
-const CAPACITY_MIN: usize = 16;
-
-/// The hash of a key under the store's seed: XXH3-64, a published and stable function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct KeyHash(u64);
-
-impl KeyHash {
-    pub(crate) const fn from_raw(raw: u64) -> Self {
-        Self(raw)
-    }
-
-    pub(crate) const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The shard that keys with this hash are in.
-    pub(crate) fn shard(self) -> usize {
-        usize::try_from(self.0 >> (64 - SHARD_BITS)).expect("8 bits")
-    }
-
-    /// The bits that home and tag are made of.
-    fn kept(self) -> u32 {
-        u32::try_from((self.0 >> 24) & 0xFFFF_FFFF).expect("32 bits")
-    }
-
-    fn tag(self) -> u64 {
-        u64::from(self.kept()) & 0xFFFF
-    }
-
-    fn beside(self) -> u16 {
-        u16::try_from(self.kept() >> 16).expect("16 bits")
-    }
-}
-
-/// Hashes keys under the seed of a store.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyHasher {
-    seed: u64,
-}
-
-impl KeyHasher {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self { seed }
-    }
-
-    #[inline]
-    pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
-        KeyHash(xxh3_64_with_seed(key, self.seed))
-    }
-
-    /// The hash of `key`, and 32 bits of another hash of it, for those who cannot look at keys.
-    pub(crate) fn identity(self, key: &[u8]) -> (KeyHash, u32) {
-        let other = xxh3_64_with_seed(key, !self.seed);
-        (self.hash(key), u32::try_from(other >> 32).expect("32 bits"))
-    }
-}
+const CAPACITY_MIN: usize = if cfg!(any(loom, shuttle)) { 4 } else { 16 };
 
 /// Where the entries of a shard come from when it is asked for the first time.
 pub(crate) trait ShardSource: Send + Sync {
@@ -178,6 +120,7 @@ impl Table {
         self.words.is_empty()
     }
 
+    #[inline]
     fn home(&self, kept: u32) -> usize {
         let capacity = u64::try_from(self.words.len()).expect("a length fits 64 bits");
         usize::try_from((u64::from(kept) * capacity) >> 32).expect("less than the capacity")
@@ -250,6 +193,14 @@ impl Keydir {
         self.hasher
     }
 
+    /// Begins to fetch the home slot of `hash`, for whoever will ask for it or change it soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        let guard = pin();
+        let table = self.shard(hash.shard()).table.load(&guard);
+        table.words.get(table.home(hash.kept())).map(prefetch);
+    }
+
     /// Loads what is pending, shard by shard, until `stop` says so.
     pub(crate) fn load_all(&self, stop: &dyn Fn() -> bool) -> Result<()> {
         // Acquire: pairs with the Release in `load`; zero means that everything is loaded.
@@ -262,8 +213,8 @@ impl Keydir {
 
     /// Sees to it that lookups and changes of `hash` read no file.
     #[inline]
-    pub(crate) fn make_ready(&self, hash: KeyHash) -> Result<()> {
-        self.loaded(hash.shard(), &pin()).map(drop)
+    pub(crate) fn make_ready(&self, hash: KeyHash, guard: &Guard) -> Result<()> {
+        self.loaded(hash.shard(), guard).map(drop)
     }
 
     /// Whether every shard is loaded.
@@ -676,7 +627,7 @@ mod tests {
         let keydir = Keydir::pending(hasher, shared, None);
         let hash = hasher.hash(&5_u64.to_le_bytes());
         let guard = pin();
-        assert!(keydir.make_ready(hash).is_err());
+        assert!(keydir.make_ready(hash, &pin()).is_err());
         assert!(keydir.points_at(hash, location(5), &guard).unwrap());
         assert_eq!(source.tried.lock().len(), 1, "other shards are left alone");
         assert!(keydir.change(hash, &guard).unwrap().relocate(location(5), location(2000)));

@@ -16,12 +16,12 @@
 //! Any thread may load, several at once, each another shard.
 
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use crate::error::Result;
 use crate::store::disk::Disk;
 use crate::store::hint::{Hint, HintBuilder, HintEntry, HintOf, Tombstones};
-use crate::store::keydir::{KeyHash, KeyHasher, Keydir, ShardSource};
+use crate::store::key_hash::{KeyHash, KeyHasher};
+use crate::store::keydir::{Keydir, ShardSource};
 use crate::store::location::{Location, Seqno};
 use crate::store::manifest::Manifest;
 use crate::store::names;
@@ -31,7 +31,7 @@ use crate::store::segment::{Origin, Segment, Step};
 use crate::store::segments::Segments;
 use crate::store::sift::{Met, Sift};
 use crate::store::stats::Progress;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, thread};
 
 /// Bytes of a segment after which the count of bytes read goes on (1 MiB).
 const COUNT_BYTES: u64 = 1 << 20;

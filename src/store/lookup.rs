@@ -5,15 +5,13 @@
 //! record of a batch that is being published at that very instant, for which it waits,
 //! microseconds.
 
-use std::thread;
-
 use crate::error::Result;
 use crate::store::Core;
 use crate::store::record::{BatchPlace, Kind, Record};
 use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
 use crate::store::segments::Look;
-use crate::sync::{Arc, pin};
+use crate::sync::{Arc, pin, thread};
 use crate::value::Value;
 
 impl Core {

@@ -171,6 +171,15 @@ impl Manifest {
     }
 }
 
+/// A manifest of `body`, whatever that is, with the checksum that it should have: what a fuzzer
+/// makes up gets no further without.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn with_checksum(body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{HEAD}{:08x}\n", record::crc32c(0, body)).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

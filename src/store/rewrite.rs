@@ -85,12 +85,14 @@ impl Core {
             // Out of every lock and pin: it may take its time, and come again.
             let unchanged = OpKind::IfUnchanged(found.as_ref().map(|found| found.seqno));
             let change = decide(found)?;
-            let draft = match &change {
-                Change::Nothing => return Ok(()),
-                Change::Remove => Draft::tombstone(key),
+            if let Change::Nothing = change {
+                return Ok(());
+            }
+            let draft = || match &change {
                 Change::Set(value, expiry_ms) => Draft::put_with(key, value, *expiry_ms),
+                Change::Remove | Change::Nothing => Draft::tombstone(key),
             };
-            if self.write_one(unchanged, draft)? == Outcome::Done {
+            if self.write_one(unchanged, key, draft)? == Outcome::Done {
                 return Ok(());
             }
         }

@@ -28,6 +28,7 @@ use crate::store::disk::Disk;
 use crate::store::expiring::Expiring;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::log_file::{AppendError, LogFile, LogWriter};
+use crate::store::prefetch::prefetch;
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
 use crate::store::scratch::Scratch;
 use crate::store::tail::{Tail, TailImage};
@@ -303,6 +304,12 @@ impl Segment {
             None => self.read_record(offset, scratch)?,
         };
         Unverified::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
+    }
+
+    /// Begins to fetch the record at `offset`, if it is mapped.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        self.log.mapped_from(offset).and_then(<[u8]>::first).map(prefetch);
     }
 
     #[cold]

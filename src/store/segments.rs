@@ -326,6 +326,14 @@ impl Segments {
         self.table.load(guard).get(slot.index())?.as_ref()
     }
 
+    /// Begins to fetch the record at `location`.
+    #[inline]
+    pub(crate) fn prefetch(&self, location: Location, guard: &Guard) {
+        if let Some(segment) = self.get(location.slot(), guard) {
+            segment.prefetch(location.offset());
+        }
+    }
+
     /// What lies at `location`, for someone who looks for `key`.
     ///
     /// # Errors

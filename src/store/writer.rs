@@ -33,7 +33,6 @@ mod sync_lane;
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 
 use crate::error::{KvsError, Result};
@@ -52,7 +51,7 @@ use crate::store::writer::leadership::Leadership;
 use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
 pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind, Outcome};
 use crate::store::writer::sync_lane::SyncLane;
-use crate::sync::{Arc, AtomicU64, Guard, Mutex, Ordering, Signal, pin};
+use crate::sync::{Arc, AtomicU8, AtomicU64, Guard, Mutex, Ordering, Signal, pin, thread};
 use crate::write_batch::WriteDone;
 
 /// While files come near their bound and compaction can help, this many appended bytes...
@@ -288,8 +287,8 @@ impl Writer {
             reserve.hold()?;
         }
         // Publication cannot be undone, so nothing in it may wait for a file.
-        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash))?;
         let guard = pin();
+        entries.iter().try_for_each(|entry| self.keydir.make_ready(entry.hash, &guard))?;
         let [entry] = entries else {
             return self.stage_batch(lane, entries, grouped, &guard);
         };
@@ -302,9 +301,16 @@ impl Writer {
         if holds {
             self.begin(lane, entries)?;
             lane.stage(entry, BatchPlace::Alone, grouped);
+            self.prefetch_replaced(entry, &guard);
         }
         let done = holds || kind == OpKind::Apply;
         Ok(if done { Outcome::Done } else { Outcome::Refused })
+    }
+
+    /// Begins to fetch the record that publication will look at, to tell whether it is of this key.
+    fn prefetch_replaced(&self, entry: &Entry<'_>, guard: &Guard) {
+        let candidates = self.keydir.candidates(entry.hash, guard);
+        candidates.into_iter().flatten().for_each(|at| self.segments.prefetch(at, guard));
     }
 
     fn stage_batch(
@@ -354,21 +360,26 @@ impl Writer {
             let is_there = staged.kind == Kind::Put && !clock.has_passed(staged.expiry_ms);
             return Ok(is_there.then_some(staged.seqno));
         }
-        let (mut scratch, mut damage) = (Scratch::default(), None);
-        for location in self.keydir.candidates(entry.hash, guard)? {
-            match self.segments.look(location, entry.draft.key, guard, &mut scratch) {
-                Ok(Look::Found(segment, record)) => {
-                    let record = segment.verify(record, location.offset())?;
-                    self.segments.check_certain(Some(record.seqno))?;
-                    return Ok((!clock.has_passed(record.expiry_ms)).then_some(record.seqno));
+        let mut scratch = Scratch::default();
+        'lookup: loop {
+            let mut damage = None;
+            for location in self.keydir.candidates(entry.hash, guard)? {
+                match self.segments.look(location, entry.draft.key, guard, &mut scratch) {
+                    // As in a lookup: compaction moved the record meanwhile.
+                    Ok(Look::Gone) => continue 'lookup,
+                    Ok(Look::Other) => {}
+                    Ok(Look::Found(segment, record)) => {
+                        let record = segment.verify(record, location.offset())?;
+                        self.segments.check_certain(Some(record.seqno))?;
+                        return Ok((!clock.has_passed(record.expiry_ms)).then_some(record.seqno));
+                    }
+                    // As in a lookup: a readable record of the key is newer.
+                    Err(error) => damage = Some(error),
                 }
-                Ok(Look::Gone | Look::Other) => {}
-                // As in a lookup: a readable record of the key is newer.
-                Err(error) => damage = Some(error),
             }
+            self.segments.check_certain(None)?;
+            return damage.map_or(Ok(None), Err);
         }
-        self.segments.check_certain(None)?;
-        damage.map_or(Ok(None), Err)
     }
 
     /// Seals the active segment, if there is one, and begins another with room for `entries`.
@@ -443,7 +454,7 @@ impl Writer {
         while self.queue.lock().leading {
             // The committer may be the caller, or may have had no chance to run yet.
             self.lead_for_committer();
-            std::thread::sleep(CLOSE_POLL);
+            thread::sleep(CLOSE_POLL);
         }
         let mut lane = self.lane.lock();
         let closed = match self.state() {

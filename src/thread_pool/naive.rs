@@ -3,10 +3,9 @@
 //! Right for few long jobs and for comparison; a thread costs some 20 microseconds to start.
 //! `threads` is only the promise of the trait here: the number of threads is the number of jobs.
 
-use std::thread::JoinHandle;
-
 use super::{ThreadPool, check_threads};
 use crate::error::Result;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{self, Arc, Mutex};
 
 /// A new thread for every job. See [the module](crate::thread_pool) for what holds for all pools.

@@ -3,11 +3,10 @@
 //! Rayon would abort the process when a job panics, start threads that take signals, and not wait
 //! for them when it is dropped; so jobs are wrapped and the threads are ours to start and join.
 
-use std::thread::JoinHandle;
-
 use super::{ThreadPool, check_threads};
 use crate::error::{KvsError, Result};
 use crate::sync;
+use crate::sync::thread::JoinHandle;
 
 /// Threads that steal jobs from each other. See [the module](crate::thread_pool) for what holds
 /// for all pools.

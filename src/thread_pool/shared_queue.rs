@@ -9,10 +9,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::thread::JoinHandle;
 
 use super::{ThreadPool, check_threads};
 use crate::error::Result;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{self, Arc, Condvar, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;

@@ -4,17 +4,16 @@
 //! forgotten; what has expired is left out, or leaves a tombstone. What was done with each live
 //! record is told by a [`Move`], for the keydir to follow once the manifest says so.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::store::compaction::{Compactor, may_forget_tombstone};
-use crate::store::keydir::KeyHash;
+use crate::store::key_hash::KeyHash;
 use crate::store::location::{Location, Seqno};
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::verify::Meter;
-use crate::sync::{Arc, pin};
+use crate::sync::{Arc, pin, thread};
 
 /// Copies are appended in pieces of this length (1 MiB).
 const PIECE_LEN: usize = 1 << 20;

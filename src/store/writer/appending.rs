@@ -5,6 +5,7 @@
 use crate::error::{KvsError, Result};
 use crate::store::location::Seqno;
 use crate::store::log_file::AppendError;
+use crate::store::record::Kind;
 use crate::store::writer::lane::Lane;
 use crate::store::writer::{POISONED, RESERVE_USE_LEN_MAX, Writer, offset};
 
@@ -27,14 +28,17 @@ impl Writer {
             lane.marked = Seqno::ZERO;
             return Err(error);
         }
-        lane.staged.iter().for_each(|staged| active.note(staged.seqno));
+        for staged in &lane.staged {
+            active.note(staged.seqno);
+            // Removing makes more room than it takes: it is never held back.
+            lane.unweighed_bytes += if staged.kind == Kind::Put { offset(staged.len) } else { 0 };
+        }
         let bytes = offset(lane.buffer.len());
         self.sync_lane.note_appended(before, last, bytes);
         if active.is_flushed() {
             self.sync_lane.note_flushed(last);
         }
         self.counts.add_group(lane.staged.len());
-        lane.unweighed_bytes += bytes;
         Ok(base)
     }
 

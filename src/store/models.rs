@@ -1,0 +1,34 @@
+//! Models: small programs that a checker runs once for every order, or for very many orders, in
+//! which their threads can go on. `make soak-models` runs them; none of this is in the library.
+//!
+//! What runs is the code of this crate, with other primitives below it (`sync/checked.rs`) and a
+//! disk in memory. `models/index.rs` is the keydir, for loom, which also tries what weak memory
+//! orderings allow, and for shuttle; `models/whole_store.rs` is a store, for shuttle.
+//!
+//! `tests/models/planted.toml` has bugs that they must find.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "programs of tests, built by a package with lints of its own"
+)]
+
+mod index;
+#[cfg(shuttle)]
+mod whole_store;
+
+/// A model and its name.
+pub type Model = (&'static str, fn());
+
+/// All that the checker can run.
+pub fn all() -> Vec<Model> {
+    #[cfg(shuttle)]
+    return [index::ALL, whole_store::ALL].concat();
+    #[cfg(loom)]
+    return index::ALL.to_vec();
+}
+
+/// To be called at the beginning of each execution.
+pub fn begin_execution() {
+    crate::sync::begin_execution();
+}
