@@ -32,9 +32,9 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
 	valgrind python demo readme deny peers bench-build
 
-.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill soak-models \
-	soak-sanitizers bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
-	venv header abi header-matrix test-cargo-c $(STEPS)
+.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill \
+	soak-models soak-power soak-sanitizers bench bench-space bench-open bench-ffi bench-peers \
+	bench-peers-quick peers-test lib install venv header abi header-matrix test-cargo-c $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -80,7 +80,8 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 		--commit quick
 
 # The long targets, the quick ones first; each ends with a line that says what it has tried.
-SOAK := soak-kill soak-corruption soak-filesystems soak-sanitizers soak-power soak-churn
+SOAK := soak-kill soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
+	soak-power soak-churn
 
 soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
 	@.ci/soak $(SOAK)
@@ -130,6 +131,10 @@ corruption: cc ## Files of a store damaged in one of 211 ways that there are
 
 soak-corruption: cc ## In all ways (about 20 minutes)
 	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
+
+soak-power: cc ## Every failing call, and 5,000,000 losses of power in random histories (an hour)
+	KVS_POWER_STATES=16 $(CARGO) test --release --lib every_failing_call
+	KVS_POWER_LOSSES=5000000 $(CARGO) test --release --lib power_loss_at_any -- --nocapture
 
 soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
 	MALLOC_ARENA_MAX=1 KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn

@@ -91,7 +91,9 @@ fn made(store: &Path, order: &Path, count: u32) -> Vec<[u8; 16]> {
     }
     opened.close().unwrap();
     let mut keys: Vec<_> = (0..count).map(|number| key(number.into())).collect();
-    keys.sort_unstable_by_key(|key| key.map(|byte| byte.rotate_left(3)).into_iter().rev().collect::<Vec<_>>());
+    keys.sort_unstable_by_key(|key| {
+        key.map(|byte| byte.rotate_left(3)).into_iter().rev().collect::<Vec<_>>()
+    });
     fs::write(order, keys.concat()).unwrap();
     keys
 }

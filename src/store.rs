@@ -87,6 +87,9 @@ use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 
+/// So many lookups wait for memory together.
+const PREFETCH_KEYS: usize = 32;
+
 /// A store of ours: an append-only log with an index of 8 bytes a key in memory.
 ///
 /// Clones are handles of the same store, usable from any thread. Reads take no lock and, mapped,
@@ -236,6 +239,17 @@ impl KvsEngine for KvStore {
         self.core.find(key, lend)
     }
 
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for some in keys.chunks(PREFETCH_KEYS) {
+            self.core.prefetch(some.iter().copied());
+            for key in some {
+                found.push(self.get_bytes(key)?);
+            }
+        }
+        Ok(found)
+    }
+
     fn contains(&self, key: &[u8]) -> Result<bool> {
         Ok(self.core.find(key, |_, _, _| ())?.is_some())
     }
@@ -286,7 +300,12 @@ impl KvsEngine for KvStore {
         let (keydir, keys_only) = (Arc::clone(&self.core.keydir), scan.is_keys_only());
         let doubt = self.core.segments.check_certain(None).err();
         let damage = keydir.order().damage().or(doubt).map(Err);
-        let keys = Batches::new(scan, move |left, n| Ok(keydir.order().first_of(left, n)));
+        let core = Arc::clone(&self.core);
+        let keys = Batches::new(scan, move |left, n| {
+            let keys = core.keydir.order().first_of(left, n);
+            core.prefetch(keys.iter().map(|(key, ())| &**key));
+            Ok(keys)
+        });
         let keys = keys.map(|key| key.map(|(key, ())| key));
         let keys = damage.into_iter().chain(keys);
         Ok(Entries::of_keys(self.clone(), keys, keys_only))
@@ -300,7 +319,11 @@ impl KvsEngine for KvStore {
             let segments = Arc::clone(&segments);
             std::iter::once_with(move || segments.check_certain(None).err().map(Err)).flatten()
         };
-        Ok(Entries::of_keys(self.clone(), Walk::new(keydir, segments).chain(doubt), false))
+        let store = self.clone();
+        let walk = Walk::new(keydir, segments, move |segment, offset, record| {
+            store.core.pair(segment, offset, record)
+        });
+        Ok(Entries::new(walk.chain(doubt)))
     }
 
     fn len(&self) -> Result<u64> {

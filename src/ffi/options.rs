@@ -11,8 +11,8 @@ use super::boundary::{
 };
 use super::status::{KVS_OK, kvs_status};
 use crate::options::{
-    Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_LEN_MAX,
-    WriteMode,
+    Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    VALUE_LEN_MAX, WriteMode,
 };
 use crate::server::ServerOptions;
 

@@ -31,8 +31,6 @@
 //!
 //! Scans take no lock. Any thread may scan; the writer and one builder change. It reads no file.
 
-use std::ops::RangeBounds;
-
 use crossbeam_skiplist::SkipSet;
 
 use crate::error::{KvsError, Result};

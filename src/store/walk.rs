@@ -19,8 +19,7 @@
 //!   compaction does, and records never change (invariant 1). Their slots are given to no other
 //!   segment meanwhile, so a location keeps its meaning.
 //!
-//! What the walk tells is keys, as they were when their shard was copied. Who wants the value looks
-//! the key up, and learns then whether it is still there.
+//! What the walk tells is records, as they were when their shard was copied: a moment of the walk.
 //!
 //! A walk holds files of compacted segments in place until it comes to the next group or is
 //! dropped. Any number of walks may run at once, each used by one thread at a time.
@@ -29,8 +28,9 @@ use crate::error::{KvsError, Result};
 use crate::store::key_hash::SHARD_COUNT;
 use crate::store::keydir::Keydir;
 use crate::store::location::Location;
-use crate::store::record::Kind;
+use crate::store::record::{Kind, Record};
 use crate::store::scratch::Scratch;
+use crate::store::segment::Segment;
 use crate::store::segments::{Held, Look, Segments};
 use crate::sync::{Arc, pin};
 
@@ -47,7 +47,7 @@ pub(crate) fn put_in_order(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     keydir.order().build_once(|| {
-        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)) {
+        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments), key_of) {
             check()?;
             match key {
                 Ok(key) => add_if_there(keydir, segments, &key)?,
@@ -75,8 +75,15 @@ fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) -> Result<()> 
     Ok(())
 }
 
-/// The keys of a store, one after the other.
-pub(crate) struct Walk {
+/// What a walk over keys reads of a record; nothing if it is the tombstone of a batch that was just
+/// being published.
+#[expect(clippy::unnecessary_wraps, reason = "the form of what may fail")]
+pub(crate) fn key_of(_: &Arc<Segment>, _: u64, record: &Record<'_>) -> Result<Option<Vec<u8>>> {
+    Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
+}
+
+/// The records of a store, one for each key, and what `read` makes of them.
+pub(crate) struct Walk<F> {
     keydir: Arc<Keydir>,
     segments: Arc<Segments>,
     /// The first shard that was not copied yet.
@@ -85,14 +92,18 @@ pub(crate) struct Walk {
     group: Vec<Location>,
     /// The segments of the group.
     held: Held,
-    scratch: Scratch,
+    read: F,
 }
 
-impl Walk {
-    /// A walk over the keys of `keydir`, whose records are in `segments`.
-    pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>) -> Self {
-        let (group, held, scratch) = (Vec::new(), Held::default(), Scratch::default());
-        Self { keydir, segments, next_shard: 0, group, held, scratch }
+impl<T, F> Walk<F>
+where
+    F: FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
+{
+    /// A walk over the keys of `keydir`, whose records are in `segments`. `read` is given each with
+    /// its place; what it makes nothing of is passed over.
+    pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>, read: F) -> Self {
+        let (group, held) = (Vec::new(), Held::default());
+        Self { keydir, segments, next_shard: 0, group, held, read }
     }
 
     /// Copies the next shards; false if there are none left.
@@ -107,18 +118,20 @@ impl Walk {
         Ok(!self.group.is_empty())
     }
 
-    /// The key of the record at `location`; `None` if it is the tombstone of a batch that was just
-    /// being published.
-    fn key_at(&mut self, location: Location) -> Result<Option<Vec<u8>>> {
+    fn read_at(&mut self, location: Location) -> Result<Option<T>> {
         let segment = self.held.get(location.slot()).expect("held since its shard was copied");
-        let record = segment.record(location.offset(), &mut self.scratch)?;
+        let mut scratch = Scratch::default();
+        let record = segment.record(location.offset(), &mut scratch)?;
         let record = segment.verify(record, location.offset())?;
-        Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
+        (self.read)(segment, location.offset(), &record)
     }
 }
 
-impl Iterator for Walk {
-    type Item = Result<Vec<u8>>;
+impl<T, F> Iterator for Walk<F>
+where
+    F: FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
+{
+    type Item = Result<T>;
 
     /// An error is about one record; the walk goes on behind it.
     fn next(&mut self) -> Option<Self::Item> {
@@ -134,8 +147,8 @@ impl Iterator for Walk {
                     }
                 }
             };
-            if let Some(key) = self.key_at(location).transpose() {
-                return Some(key);
+            if let Some(read) = self.read_at(location).transpose() {
+                return Some(read);
             }
         }
     }
@@ -204,7 +217,8 @@ mod tests {
     fn held_segments_stay_held_when_more_are() {
         let dir = tempfile::tempdir().unwrap();
         let store = restless_store(dir.path());
-        let mut walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
+        let mut walk =
+            Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments), key_of);
         assert!(walk.copy_group().unwrap());
         for key in 0..3_000_u64 {
             store.set_bytes(&key.to_be_bytes(), b"1").unwrap();
@@ -215,7 +229,7 @@ mod tests {
         locations.dedup();
         assert!(locations.len() >= GROUP_ENTRIES);
         for location in locations {
-            assert!(walk.key_at(location).unwrap().is_some(), "{location:?}");
+            assert!(walk.read_at(location).unwrap().is_some(), "{location:?}");
         }
     }
 

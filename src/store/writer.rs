@@ -332,7 +332,7 @@ impl Writer {
     #[inline]
     fn prefetch_replaced(&self, entry: &Entry<'_>, guard: &Guard) {
         let candidates = self.keydir.candidates(entry.hash, guard);
-        candidates.into_iter().flatten().for_each(|at| self.segments.prefetch(at, guard));
+        self.segments.prefetch(candidates.into_iter().flatten(), guard);
     }
 
     fn stage_batch(

@@ -107,5 +107,5 @@ fn power_loss_at_any_moment_of_any_history_leaves_a_prefix() {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     // Relaxed: all threads have ended.
     let (lost, histories) = (lost.load(Ordering::Relaxed), histories.load(Ordering::Relaxed));
-    println!("soak-power: {lost} losses of power in {histories} histories; failures: 0");
+    println!("\nsoak-power: {lost} losses of power in {histories} histories; failures: 0");
 }

@@ -250,7 +250,8 @@ impl Run {
         samples: usize,
         prepare: &dyn Fn(&CountingDisk),
     ) -> Result<(usize, Vec<Asked>), String> {
-        let mut random = Random(0xd1b5_4a32_d192_ed03 + u64::try_from(number).unwrap());
+        let seed = u64::try_from(number).unwrap() + 1;
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut count = 0;
         let moment = &self.moments[number];
         let model = moment.after_kill();
