@@ -32,7 +32,7 @@ STEPS := fmt clippy tidy features doc rust-test kill histories models doctest ex
 	deny peers bench-build
 
 .PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-fuzz soak-histories soak-kill soak-models $(STEPS)
+	venv header header-matrix soak-fuzz soak-histories soak-kill soak-models soak-mutants $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -123,6 +123,10 @@ soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted 
 	@awk '/^(models|planted): / { line = line "; " $$0; failures += $$NF } \
 		END { sub(/^; /, "", line); gsub(/; failures: [0-9]+/, "", line); \
 		print "soak-models: " line "; failures: " failures }' target/soak-models.log
+
+soak-mutants: cc ## Mutants of the rooms that hold data, those not yet tested (hours; KVS_MUTANTS_MAX)
+	.ci/need python3 python3 --version
+	python3 .ci/mutants.py $(KVS_MUTANTS)
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"

@@ -115,9 +115,10 @@ impl KeyOrder {
         let (mut batch, mut len) = (Batch::new(), 0);
         // Not `range`: one that runs to its end never lets go of its last entry (crossbeam-skiplist
         // 0.1.3), whose memory is lost when its key is removed.
-        let mut next = match scan.is_reverse() {
-            true => self.keys.upper_bound(end),
-            false => self.keys.lower_bound(start),
+        let mut next = if scan.is_reverse() {
+            self.keys.upper_bound(end)
+        } else {
+            self.keys.lower_bound(start)
         };
         while let Some(entry) = next.filter(|entry| is_within(entry.value())) {
             len += entry.value().len();
