@@ -15,6 +15,7 @@ CARGO := cargo
 VENV := target/venv
 PIP := $(VENV)/bin/pip --quiet --disable-pip-version-check
 BUILT := target/release
+TOOLS := target/tools
 FFI := $(MAKE) --no-print-directory -C ffi-tests LIBDIR=$(CURDIR)/$(BUILT) \
 	OUT=$(CURDIR)/target/ffi-tests
 # benches/peers is a crate of its own, built apart. PEERS_ARGS is for `--stores` and the like.
@@ -28,11 +29,12 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
 # profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill histories models doctest examples ffi valgrind python demo readme \
-	deny peers bench-build
+STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
+	valgrind python demo readme deny peers bench-build
 
-.PHONY: help test bench bench-space bench-open bench-peers bench-peers-quick peers-test lib install \
-	venv header header-matrix soak-fuzz soak-histories soak-kill soak-models soak-mutants $(STEPS)
+.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill soak-models \
+	soak-mutants soak-sanitizers bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
+	venv header abi header-matrix test-cargo-c $(STEPS)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -55,6 +57,11 @@ bench-space: cc ## Space beyond the data, write stalls, memory of the index (min
 bench-open: cc ## How long opening takes: clean, killed, caches lost (KVS_BENCH="--keys 10000000")
 	$(CARGO) bench --bench open -- $(KVS_BENCH)
 
+bench-ffi: lib venv cc ## What the C boundary costs from C and from Python, and its bars (KVS_BENCH=--quick)
+	@$(FFI) $(CURDIR)/target/ffi-tests/calls
+	$(CARGO) bench --bench boundary -- --c $(CURDIR)/target/ffi-tests/calls \
+		--python $(CURDIR)/$(VENV)/bin/python $(KVS_BENCH)
+
 bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
 	@mkdir -p target/peers/full
 	@rm -f target/peers/full/results.jsonl
@@ -72,6 +79,15 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 	$(PEERS) report target/peers/quick/results.jsonl --dir target/peers/quick --date $$(date +%F) \
 		--commit quick
 
+# The long targets, the quick ones first; each ends with a line that says what it has tried.
+SOAK := soak-kill soak-corruption soak-filesystems soak-sanitizers soak-power soak-churn
+
+soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
+	@.ci/soak $(SOAK)
+
+# How long an hour of churn is.
+KVS_SOAK_MINUTES ?= 60
+
 PREFIX ?= /usr/local
 LIBDIR ?= lib
 
@@ -79,6 +95,7 @@ LIBDIR ?= lib
 
 fmt: ## Formatting
 	$(CARGO) fmt --all -- --check
+	cd tests/filesystems && $(CARGO) fmt -- --check
 	cd benches/peers && $(CARGO) fmt -- --check
 
 clippy: cc ## Lints, warnings are errors
@@ -94,13 +111,37 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations
+	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back \
+		--test handles
 
-kill: cc ## kill -9 of a writing process, 200 times on one store
-	$(CARGO) test --test kill
+# In C and in Python: programs that write until they are killed.
+KILL_C := target/ffi-tests/kill_writer
+KILL_PYTHON := $(VENV)/bin/python bindings/python/tests/kill_writer.py
 
-soak-kill: cc ## The same 10,000 times (about 7 minutes)
-	KVS_KILL_CYCLES=10000 $(CARGO) test --release --test kill
+kill: lib venv kill-writer ## kill -9 of writing processes: in Rust, serving, in C, in Python
+	$(CARGO) test --test kill -- this=200 server=50 "$(KILL_C)=50" "$(KILL_PYTHON)=20"
+
+soak-kill: lib venv kill-writer ## The same 10,000 times (about 10 minutes)
+	$(CARGO) test --release --test kill -- this=4000 server=2500 "$(KILL_C)=2500" \
+		"$(KILL_PYTHON)=1000"
+
+corruption: cc ## Files of a store damaged in one of 211 ways that there are
+	$(CARGO) test --test corruption
+
+soak-corruption: cc ## In all ways (about 20 minutes)
+	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
+
+soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
+	MALLOC_ARENA_MAX=1 KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
+
+soak-sanitizers: cc clang venv ## Rust, C and Python under address and thread sanitizers (nightly)
+	@$(CARGO) +nightly --version >/dev/null || { echo "error: rustup toolchain install nightly" >&2; exit 1; }
+	.ci/sanitizers
+
+soak-filesystems: cc ## Power loss under ext4 and xfs, on images of what they wrote (needs to mount)
+	.ci/need e2fsprogs mkfs.ext4 -V
+	.ci/need xfsprogs mkfs.xfs -V
+	cd tests/filesystems && CARGO_TARGET_DIR=$(CURDIR)/target/filesystems $(CARGO) run --release
 
 histories: cc ## 500 histories of concurrent operations, checked for linearizability
 	$(CARGO) test --test histories
@@ -146,8 +187,15 @@ header: cc ## Writes include/kvs.h anew (rust-test compares it)
 install: lib ## The C library: make install PREFIX=/usr/local LIBDIR=lib DESTDIR=
 	BUILT=$(BUILT) PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh
 
-ffi: lib g++ clang cmake ## The C tests: header under every standard, symbols, behaviour, examples
+abi: abigail ## Writes ffi-tests/libkvs.abi anew, the ABI that the C tests compare kvs.h with
+	$(FFI) record
+
+ffi: lib g++ clang cmake abigail ## The C tests: header, symbols, ABI, behaviour, ASan, examples
 	$(FFI) test
+
+test-cargo-c: cc g++ cmake cargo-c ## What `cargo cinstall` installs, used as `make install` is
+	cd ffi-tests && PATH=$(CURDIR)/$(TOOLS)/bin:$$PATH CARGO_CINSTALL="cargo cinstall" \
+		CARGO_TARGET_DIR=$(CURDIR)/target/cargo-c ./check_install.sh
 
 header-matrix: g++ clang ## Of these, include/kvs.h under every C and C++ standard only
 	$(FFI) header-matrix
@@ -188,6 +236,9 @@ lib: cc ## libkvs.so, libkvs.a and the programs, in target/release
 	@# here a link stands in.
 	@ln -sf libkvs.so $(BUILT)/$$(readelf -d $(BUILT)/libkvs.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')
 
+kill-writer:
+	@$(FFI) $(CURDIR)/$(KILL_C)
+
 venv:
 	@bindings/python/dev/setup.sh
 
@@ -200,7 +251,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: toolchain cc g++ clang cmake peers-build peers-libraries
+.PHONY: kill-writer toolchain cc g++ clang cmake cargo-c abigail peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -215,6 +266,18 @@ g++:
 
 clang:
 	@.ci/need clang clang --version
+
+# The newest that the Rust of Cargo.toml can build, which takes some minutes, once.
+CARGO_C := 0.10.18+cargo-0.92.0
+cargo-c: cc
+	@.ci/need libssl-dev pkg-config --exists openssl
+	@test -x $(TOOLS)/bin/cargo-cinstall || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
+		CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+		$(CARGO) install cargo-c --version $(CARGO_C) --locked --root $(TOOLS)
+	@rm -rf $(TOOLS)/build
+
+abigail: cc
+	@.ci/need abigail-tools abidiff --version
 
 cmake:
 	@.ci/need cmake cmake --version

@@ -11,9 +11,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* gcc says so by the first, clang by the second. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#define UNDER_THREAD_SANITIZER __has_feature(thread_sanitizer)
+#else
+#define UNDER_THREAD_SANITIZER 0
+#endif
+
 static int failures; /* Changed by many threads: only with __atomic builtins. */
 static const char *engine = "kvs";
-static int slow;
+static int slow, repeat = 1;
 static const char *program;
 
 static const phase *const tables[] = {basics_phases, refusals_phases, lifetimes_phases,
@@ -83,6 +92,42 @@ int check_value(kvs_store *store, const void *key, size_t key_len, const void *v
     return failures_now() == before;
 }
 
+int entries_in(const char *dir) {
+    DIR *list = opendir(dir);
+    int count = 0;
+    if (list == NULL) return -1;
+    while (readdir(list) != NULL) count++;
+    closedir(list);
+    return count;
+}
+
+/* Prints where the links of a directory lead. */
+static void list_links(const char *dir) {
+    DIR *list = opendir(dir);
+    struct dirent *entry;
+    char target[512];
+    while (list != NULL && (entry = readdir(list)) != NULL) {
+        ssize_t len = readlink(path_in(dir, entry->d_name), target, sizeof target - 1);
+        if (len > 0) fprintf(stderr, "    %s -> %.*s\n", entry->d_name, (int)len, target);
+    }
+    if (list != NULL) closedir(list);
+}
+
+void check_entries(int expected, const char *dir, const char *file, int line) {
+    int tries, count = entries_in(dir);
+    /* ThreadSanitizer starts threads and opens pipes of its own, sled threads. */
+    if (UNDER_THREAD_SANITIZER || (!engine_is("kvs") && strstr(dir, "/task") != NULL)) return;
+    /* A thread that was waited for may be listed for a moment longer. */
+    for (tries = 0; count != expected && tries < 1000; tries++) {
+        usleep(2000);
+        count = entries_in(dir);
+    }
+    if (count != expected) {
+        fail(file, line, "%s has %d entries, not %d", dir, count, expected);
+        list_links(dir);
+    }
+}
+
 int all_bytes_are(int byte, const void *at, size_t len) {
     const unsigned char *bytes = at;
     while (len > 0 && *bytes == byte) bytes++, len--;
@@ -110,7 +155,7 @@ void free_fixture(fixture *f) {
 }
 
 int rounds(int normal) {
-    return slow ? (normal + 19) / 20 : normal;
+    return slow ? (normal + 19) / 20 : normal * repeat;
 }
 
 int engine_is(const char *name) {
@@ -229,7 +274,8 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 /* Runs one phase in a directory of its own; whether all its checks held. */
 static int run_phase(const phase *phase) {
-    int before = failures_now();
+    const int before = failures_now(), files = entries_in("/proc/self/fd");
+    const int threads = entries_in("/proc/self/task");
     const char *tmp = getenv("TMPDIR");
     char dir[512];
 
@@ -240,14 +286,17 @@ static int run_phase(const phase *phase) {
     }
     phase->run(dir);
     nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    CHECK_ENTRIES(files, "/proc/self/fd");
+    CHECK_ENTRIES(threads, "/proc/self/task");
     return failures_now() == before;
 }
 
 static void usage(const char *program) {
     fprintf(stderr,
-            "usage: %s [--engine kvs|sled] [--no-fork] [--slow] [--list | --run NAME]\n"
-            "  --no-fork  leave out the phases that fork or kill processes\n"
-            "  --slow     repeat less, for runs under a checker\n",
+            "usage: %s [--engine kvs|sled] [--no-fork] [--slow | --repeat N] [--list | --run NAME]\n"
+            "  --no-fork   leave out the phases that fork or kill processes\n"
+            "  --slow      repeat less, for runs under a checker\n"
+            "  --repeat N  repeat N times as often what is repeated at all\n",
             program);
     exit(2);
 }
@@ -265,6 +314,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--run") == 0 && i + 1 < argc) only = argv[++i];
         else if (strcmp(argv[i], "--engine") == 0 && i + 1 < argc) engine = argv[++i];
         else if (strcmp(argv[i], "--slow") == 0) slow = 1;
+        else if (strcmp(argv[i], "--repeat") == 0 && i + 1 < argc) repeat = atoi(argv[++i]);
         else if (strcmp(argv[i], "--child-open") == 0 && i + 1 < argc) return child_open(argv[++i]);
         else if (strcmp(argv[i], "--child-write") == 0 && i + 1 < argc)
             return child_write(argv[++i]);

@@ -78,6 +78,13 @@ int check_number(long long expected, long long actual, const char *text, const c
 int check_value(kvs_store *store, const void *key, size_t key_len, const void *value,
                 size_t value_len, const char *file, int line);
 
+/* Entries of a directory of the process, its threads or its open files; -1 where there is no /proc,
+ * so that there is nothing to compare. */
+int entries_in(const char *dir);
+/* There are as many as there were, at the latest in a moment. */
+#define CHECK_ENTRIES(expected, dir) check_entries((expected), (dir), __FILE__, __LINE__)
+void check_entries(int expected, const char *dir, const char *file, int line);
+
 /* Whether `len` bytes at `at` are all `byte`. */
 int all_bytes_are(int byte, const void *at, size_t len);
 
@@ -91,7 +98,7 @@ kvs_options *engine_options(void);
 /* Whether the run is about the engine of that name. */
 int engine_is(const char *name);
 
-/* How often to repeat something: `normal`, or a twentieth of it when the run is a slow one. */
+/* How often to repeat something: `normal`, or as much less or more as the run was told. */
 int rounds(int normal);
 /* Runs this program again, in the same mode, to do `what` in `dir`; its output can be read from
  * *output. See children in harness.c. */

@@ -44,6 +44,7 @@ static void defaults_of_options_can_be_read(const char *dir) {
         {KVS_OPT_SERVER_STALL_TIMEOUT_MS, 60000},
         {KVS_OPT_SYNC_INTERVAL_MS, 500},
         {KVS_OPT_READ_MODE, KVS_READ_MAPPED},
+        {KVS_OPT_WRITE_MODE, KVS_WRITE_MODE_TAIL},
         {KVS_OPT_CREATE, 1},
         {KVS_OPT_EXCLUSIVE, 0},
         {KVS_OPT_LOCK_TIMEOUT_MS, 0},

@@ -114,9 +114,11 @@ int main(int argc, char **argv) {
 
     kvs::options chosen;
     chosen.set(KVS_OPT_ENGINE, "kvs").set(KVS_OPT_DURABILITY, KVS_DURABILITY_OS);
+    chosen.set(KVS_OPT_WRITE_MODE, KVS_WRITE_MODE_DIRECT);
     CHECK(code_of([&] { chosen.set(KVS_OPT_CREATE, 2); }) == KVS_ERR_INVALID);
     kvs::store opened(dir + "/store", chosen);
     kvs::store store = std::move(opened);
+    CHECK(store.stats().has_tail == 0);
     keys_and_values(store);
     expiry(store);
     views(store, dir + "/store");

@@ -67,6 +67,8 @@ static void options_that_cannot_work_are_refused(const char *dir) {
     CHECK_NUMBER(0, value);
     CHECK_FAILS(KVS_ERR_INVALID, "KVS_OPT_DURABILITY",
                 kvs_options_set_u64(options, KVS_OPT_DURABILITY, 3));
+    CHECK_FAILS(KVS_ERR_INVALID, "a KVS_WRITE_MODE_*",
+                kvs_options_set_u64(options, KVS_OPT_WRITE_MODE, 2));
     CHECK_FAILS(KVS_ERR_INVALID, "KVS_OPT_CREATE",
                 kvs_options_set_u64(options, KVS_OPT_CREATE, 2));
     CHECK_FAILS(KVS_ERR_INVALID, "KVS_OPT_ENGINE",

@@ -2,7 +2,6 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -290,29 +289,21 @@ static void requests_over_the_limits_are_cut_off(const char *dir) {
     kvs_store_free(store);
 }
 
-/* Entries of a directory of the process: its threads, its open files. */
-static int entries_in(const char *dir) {
-    DIR *list = opendir(dir);
-    int count = 0;
-    if (list == NULL) return -1; /* A system without /proc: nothing to compare. */
-    while (readdir(list) != NULL) count++;
-    closedir(list);
-    return count;
-}
-
 static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
     kvs_store *store = open_store(dir);
-    kvs_server *server = start_server(store, 0);
-    uint16_t port = port_of(server);
+    kvs_server *server;
+    uint16_t port;
     int threads, files, round;
 
-    CHECK_OK(kvs_server_stop(server, 1000));
-    CHECK_OK(kvs_server_stop(server, 1000));
-    kvs_server_free(server);
     /* What the store opens for its first write is not the server's. */
     CHECK_OK(kvs_set(store, BYTES("k"), BYTES("first")));
     threads = entries_in("/proc/self/task");
     files = entries_in("/proc/self/fd");
+    server = start_server(store, 0);
+    port = port_of(server);
+    CHECK_OK(kvs_server_stop(server, 1000));
+    CHECK_OK(kvs_server_stop(server, 1000));
+    kvs_server_free(server);
     for (round = 0; round < rounds(100); round++) {
         int fd;
         server = start_server(store, port);
@@ -330,8 +321,8 @@ static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
         kvs_server_free(server);
     }
     /* sled starts and ends threads of its own as it sees fit. */
-    if (engine_is("kvs")) CHECK_NUMBER(threads, entries_in("/proc/self/task"));
-    CHECK_NUMBER(files, entries_in("/proc/self/fd"));
+    if (engine_is("kvs")) CHECK_ENTRIES(threads, "/proc/self/task");
+    CHECK_ENTRIES(files, "/proc/self/fd");
     CHECK_VALUE(store, "k", "v");
     kvs_store_free(store);
 }
@@ -434,7 +425,8 @@ static void stop_under_load_loses_no_acknowledged_write(const char *dir) {
         clients[i].number = i;
         CHECK(pthread_create(&threads[i], NULL, write_until_cut_off, &clients[i]) == 0);
     }
-    usleep(200 * 1000);
+    for (i = 0; i < 20000 && kvs_contains(store, BYTES("0-0")) != KVS_OK; i++) usleep(1000);
+    usleep(50 * 1000);
     CHECK_OK(kvs_server_stop(server, 5000));
     for (i = 0; i < CLIENTS; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);

@@ -102,7 +102,9 @@ static void verify_counts_what_is_whole_and_what_is_not(const char *dir) {
     CHECK_OK(kvs_verify_json(store, &report));
     CHECK(says(report, "\"damages\":[]"));
 
-    /* Under the open store, as a failing disk would. */
+    /* Under the open store, as a failing disk would; all of it is in its file by now. */
+    kvs_store_free(store);
+    store = open_store(dir);
     damage(dir);
     CHECK_OK(kvs_verify(store, &records, &bad));
     CHECK_NUMBER(2, bad); /* One stretch of the file, and one key in it. */
@@ -141,6 +143,35 @@ static void figures_are_those_of_the_store(const char *dir) {
     CHECK(stats.unsynced_bytes == 0 && stats.is_poisoned == 0 && stats.is_reserve_lent == 0);
     CHECK_OK(kvs_stats_json(store, &json));
     CHECK(says(json, "\"key_count\":9,"));
+    kvs_store_free(store);
+}
+
+/* Whether a store that is opened with a way of writing has a tail. */
+static uint64_t has_tail(const char *dir, uint64_t write_mode) {
+    kvs_options *options = engine_options();
+    kvs_store *store = NULL;
+    kvs_stats stats = {0};
+
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_WRITE_MODE, write_mode));
+    if (CHECK_OK(kvs_open(dir, options, &store))) {
+        CHECK_OK(kvs_set(store, BYTES("k"), BYTES("v")));
+        if (engine_is("kvs")) CHECK_OK(kvs_get_stats(store, &stats, sizeof stats));
+        CHECK_VALUE(store, "k", "v");
+    }
+    kvs_options_free(options);
+    kvs_store_free(store);
+    return stats.has_tail;
+}
+
+static void the_way_of_writing_can_be_chosen(const char *dir) {
+    kvs_store *store = open_store(path_in(dir, "default"));
+    kvs_stats stats = {0};
+
+    if (engine_is("kvs")) CHECK_OK(kvs_get_stats(store, &stats, sizeof stats));
+    CHECK_NUMBER(stats.has_tail, has_tail(path_in(dir, "tail"), KVS_WRITE_MODE_TAIL));
+    CHECK_NUMBER(0, has_tail(path_in(dir, "direct"), KVS_WRITE_MODE_DIRECT));
+    CHECK_NUMBER(0, has_tail(path_in(dir, "tail"), KVS_WRITE_MODE_DIRECT));
+    CHECK_NUMBER(stats.has_tail, has_tail(path_in(dir, "direct"), KVS_WRITE_MODE_TAIL));
     kvs_store_free(store);
 }
 
@@ -281,6 +312,7 @@ const phase upkeep_phases[] = {
      a_checkpoint_opens_and_holds_what_was_there},
     {"verify_counts_what_is_whole_and_what_is_not", PLAIN,
      verify_counts_what_is_whole_and_what_is_not},
+    {"the_way_of_writing_can_be_chosen", PLAIN, the_way_of_writing_can_be_chosen},
     {"figures_are_those_of_the_store", PLAIN, figures_are_those_of_the_store},
     {"structures_of_any_size_are_filled_as_far_as_both_know", PLAIN,
      structures_of_any_size_are_filled_as_far_as_both_know},

@@ -13,18 +13,8 @@ test "$(uname -s)" = Linux || { echo "install.sh: knows Linux only" >&2 && exit 
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 abi=$(sed -n 's/^#define KVS_ABI_VERSION //p' include/kvs.h)
-static_libs=$(cat packaging/static-libs)
 lib=$DESTDIR$PREFIX/$LIBDIR
 include=$DESTDIR$PREFIX/include
-
-# fill TEMPLATE FILE: writes FILE with the names between @ replaced.
-fill() {
-    sed -e "s|@PREFIX@|$PREFIX|g" -e "s|@LIBDIR@|$LIBDIR|g" -e "s|@VERSION@|$version|g" \
-        -e "s|@ABI@|$abi|g" -e "s|@STATIC_LIBS@|$3|g" \
-        -e "s|@INCLUDE_FROM_HERE@|$(realpath -m --relative-to="$lib/cmake/kvs" "$include")|g" \
-        "packaging/$1.in" >"$2"
-    chmod 644 "$2"
-}
 
 install -d "$include" "$lib/pkgconfig" "$lib/cmake/kvs"
 install -m 644 include/kvs.h include/kvs.hpp "$include/"
@@ -33,7 +23,7 @@ install -m 644 "$BUILT/libkvs.a" "$lib/"
 # asks for the other one.
 install -m 755 "$BUILT/libkvs.so" "$lib/libkvs.so.$abi"
 ln -sf "libkvs.so.$abi" "$lib/libkvs.so"
-fill kvs.pc "$lib/pkgconfig/kvs.pc" "$static_libs"
-# CMake wants a list.
-fill kvs-config.cmake "$lib/cmake/kvs/kvs-config.cmake" "$(echo "$static_libs" | tr ' ' ';')"
-fill kvs-config-version.cmake "$lib/cmake/kvs/kvs-config-version.cmake" ""
+install -m 644 packaging/kvs-config.cmake packaging/kvs-config-version.cmake "$lib/cmake/kvs/"
+sed -e "s|@PREFIX@|$PREFIX|g" -e "s|@LIBDIR@|$LIBDIR|g" -e "s|@VERSION@|$version|g" \
+    -e "s|@STATIC_LIBS@|$(cat packaging/static-libs)|g" packaging/kvs.pc.in >"$lib/pkgconfig/kvs.pc"
+chmod 644 "$lib/pkgconfig/kvs.pc"

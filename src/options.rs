@@ -88,7 +88,7 @@ pub enum ReadMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WriteMode {
     /// A small mapped file, `TAIL`, into which a write is copied without a system call; pieces of
-    /// 64 KiB go on from there. What was copied survives `kill -9` like what was written. Used on
+    /// 128 KiB go on from there. What was copied survives `kill -9` like what was written. Used on
     /// ext2, ext3, ext4, xfs and tmpfs; elsewhere, and where every write waits for the disk
     /// ([`Durability::Sync`]), a store writes as in `Direct`.
     #[default]

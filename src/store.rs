@@ -19,6 +19,7 @@ mod scratch;
 mod tail;
 
 mod hint;
+mod key_hash;
 mod key_order;
 mod keydir;
 mod log_file;

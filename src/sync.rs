@@ -87,11 +87,25 @@ impl<T: Send + Sync + 'static> fmt::Debug for EpochCell<T> {
     }
 }
 
-/// Helps the epochs along, so that what was replaced a moment ago is freed now rather than at some
-/// later pin. Frees nothing that a reader still holds.
+/// Turns of [`collect_garbage`] at most, so that it never waits for a reader: some thousand values.
+const COLLECT_TURNS_MAX: usize = 256;
+
+/// Helps the epochs along, so that what was replaced before is freed now rather than at some later
+/// pin. Frees nothing that a reader still holds, nor what was replaced after that.
 pub(crate) fn collect_garbage() {
-    // Two advances free what was retired in this epoch; a few more cover other threads' bags.
-    for _ in 0..4 {
+    let freed = Arc::new(AtomicBool::new(false));
+    let mark = Arc::clone(&freed);
+    let guard = pin();
+    // Release: pairs with the Acquire below.
+    guard.defer(move || mark.store(true, Ordering::Release));
+    guard.flush();
+    drop(guard);
+    // A turn frees a few, the oldest first: all that was there before the mark, when it is.
+    for _ in 0..COLLECT_TURNS_MAX {
+        // Acquire: pairs with the Release above.
+        if freed.load(Ordering::Acquire) {
+            break;
+        }
         pin().flush();
     }
 }

@@ -12,6 +12,7 @@ use super::boundary::{
 use super::status::{KVS_OK, kvs_status};
 use crate::options::{
     Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_LEN_MAX,
+    WriteMode,
 };
 use crate::server::ServerOptions;
 
@@ -54,6 +55,8 @@ pub const KVS_OPT_READ_ONLY: i32 = 13;
 /// percent: 10 to 90. Less saves space and copies more: files take up to 100 / (100 - this) times
 /// the live bytes.
 pub const KVS_OPT_COMPACTION_DEAD_PERCENT_MIN: i32 = 14;
+/// Number: what stands between a write and its file, one of KVS_WRITE_MODE_*.
+pub const KVS_OPT_WRITE_MODE: i32 = 15;
 
 /// Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
 /// Default: "shared-queue".
@@ -97,6 +100,14 @@ pub const KVS_READ_MAPPED: u32 = 0;
 /// Read by system calls: a failing disk is a KVS_ERR_IO. Several times slower.
 pub const KVS_READ_POSITIONED: u32 = 1;
 
+/// Write through a small mapped file: fastest, and as safe from the death of the process. Where the
+/// file system does not allow it, and with KVS_DURABILITY_SYNC, this is KVS_WRITE_MODE_DIRECT;
+/// has_tail of kvs_stats says which it is. A disk that fails under the mapped file kills the process
+/// with SIGBUS. The default.
+pub const KVS_WRITE_MODE_TAIL: u32 = 0;
+/// Write by system calls: a failing disk is a KVS_ERR_IO. Slower.
+pub const KVS_WRITE_MODE_DIRECT: u32 = 1;
+
 /// In KVS_OPT_SERVER_LISTEN_FD: none.
 pub const KVS_NO_FD: u32 = 0xffff_ffff;
 
@@ -112,10 +123,11 @@ struct Number {
 
 const DURABILITY: &str = "a KVS_DURABILITY_*";
 const READ_MODE: &str = "a KVS_READ_*";
+const WRITE_MODE: &str = "a KVS_WRITE_MODE_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 23] = [
+const NUMBERS: [Number; 24] = [
     number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
     number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
@@ -141,6 +153,7 @@ const NUMBERS: [Number; 23] = [
         90,
         "between 10 and 90",
     ),
+    number(KVS_OPT_WRITE_MODE, "KVS_OPT_WRITE_MODE", 0, 1, WRITE_MODE),
     number(KVS_OPT_SERVER_THREADS, "KVS_OPT_SERVER_THREADS", 0, THREADS_MAX, "at most 1024"),
     number(KVS_OPT_SERVER_CONNECTIONS_MAX, "KVS_OPT_SERVER_CONNECTIONS_MAX", 1024, U32_MAX, COUNT),
     number(KVS_OPT_SERVER_LISTEN_FD, "KVS_OPT_SERVER_LISTEN_FD", U32_MAX, U32_MAX, COUNT),
@@ -274,11 +287,17 @@ impl kvs_options {
             KVS_READ_POSITIONED => ReadMode::Positioned,
             _ => return Err(Failure::Invalid { argument: "KVS_OPT_READ_MODE", must: READ_MODE }),
         };
+        let write_mode = match self.small(KVS_OPT_WRITE_MODE)? {
+            KVS_WRITE_MODE_TAIL => WriteMode::Tail,
+            KVS_WRITE_MODE_DIRECT => WriteMode::Direct,
+            _ => return Err(Failure::Invalid { argument: "KVS_OPT_WRITE_MODE", must: WRITE_MODE }),
+        };
         let bytes_per_second = self.number(KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX)?;
         let dead_percent = self.number(KVS_OPT_COMPACTION_DEAD_PERCENT_MIN)?;
         Ok(Options::new()
             .durability(durability)
             .read_mode(read_mode)
+            .write_mode(write_mode)
             .read_only(self.is_read_only()?)
             .create(self.number(KVS_OPT_CREATE)? == 1)
             .exclusive(self.number(KVS_OPT_EXCLUSIVE)? == 1)

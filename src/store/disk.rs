@@ -13,6 +13,8 @@
 #![expect(unsafe_code, reason = "mapped files; asking what file system it is")]
 
 #[cfg(test)]
+pub(super) mod counting;
+#[cfg(test)]
 pub(super) mod failing;
 #[cfg(any(test, loom, shuttle, fuzzing))]
 pub(crate) mod modelled;

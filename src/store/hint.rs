@@ -39,7 +39,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::store::disk::{Disk, DiskFile};
-use crate::store::keydir::{KeyHash, KeyHasher, SHARD_COUNT};
+use crate::store::key_hash::{KeyHash, KeyHasher, SHARD_COUNT};
 use crate::store::location::{Location, Seqno};
 use crate::store::record::{self, Kind, Record};
 use crate::store::segment::Segment;

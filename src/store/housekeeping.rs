@@ -14,7 +14,7 @@ use crate::error::{KvsError, Result};
 use crate::options::Durability;
 use crate::store::stats::Progress;
 use crate::store::{Core, Held, checkpoint, loading};
-use crate::sync::{Ordering, thread};
+use crate::sync::{self, Ordering, thread};
 
 /// How often compaction looks for files whose last reader has gone, while nothing wakes it.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -154,6 +154,9 @@ impl Core {
         if let Err(error) = self.segments.sweep() {
             log.warn(format_args!("a compacted file stays until the next open: {error}"));
         }
+        // Lists of segments that were replaced keep files open: none is when this returns, unless a
+        // reader needs it.
+        sync::collect_garbage();
         let before = std::mem::replace(&mut *held, Held::Nothing);
         drop((held, threads));
         if !matches!(before, Held::Nothing) {

@@ -31,8 +31,6 @@
 //!
 //! Scans take no lock. Any thread may scan; the writer and one builder change. It reads no file.
 
-use std::ops::RangeBounds;
-
 use crossbeam_skiplist::SkipSet;
 
 use crate::error::{KvsError, Result};
@@ -110,22 +108,19 @@ impl KeyOrder {
 
     /// The first keys of `scan`, about as many as `wanted`, none if there are none.
     pub(crate) fn first_of(&self, scan: &Scan, wanted: usize) -> Batch<()> {
+        // From entry to entry, not by `range`, which never lets go of the entries it has passed: a
+        // key that is removed afterwards would stay in memory for ever.
         let (start, end) = scan.bounds();
-        let is_within = |key: &[u8]| (start, end).contains(key);
-        let (mut batch, mut len) = (Batch::new(), 0);
-        // Not `range`: one that runs to its end never lets go of its last entry (crossbeam-skiplist
-        // 0.1.3), whose memory is lost when its key is removed.
         let mut next = if scan.is_reverse() {
-            self.keys.upper_bound(end)
+            self.keys.upper_bound::<[u8]>(end)
         } else {
-            self.keys.lower_bound(start)
+            self.keys.lower_bound::<[u8]>(start)
         };
-        while let Some(entry) = next.filter(|entry| is_within(entry.value())) {
+        let (mut batch, mut len) = (Batch::new(), 0);
+        while batch.len() < wanted && len < BATCH_LEN_MAX {
+            let Some(entry) = next.filter(|entry| scan.contains(entry.value())) else { break };
             len += entry.value().len();
             batch.push_back((entry.value().to_vec(), ()));
-            if batch.len() >= wanted || len >= BATCH_LEN_MAX {
-                break;
-            }
             next = if scan.is_reverse() { entry.prev() } else { entry.next() };
         }
         batch

@@ -32,9 +32,8 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
 use crate::error::{KvsError, Result};
+use crate::store::key_hash::{KeyHash, KeyHasher, SHARD_COUNT};
 use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
 use crate::store::prefetch::prefetch;
@@ -42,70 +41,12 @@ use crate::sync::{
     Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
 };
 
-const SHARD_BITS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
-pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
-
 const EMPTY: u64 = 0;
 /// Held a word that was removed; probes go on past it. No location has slot 0, so no word is 1.
 const DELETED: u64 = 1;
 
 /// Slots of a shard that holds nothing: small, because there are 256 of them.
 const CAPACITY_MIN: usize = if cfg!(any(loom, shuttle)) { 4 } else { 16 };
-
-/// The hash of a key under the store's seed: XXH3-64, a published and stable function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct KeyHash(u64);
-
-impl KeyHash {
-    pub(crate) const fn from_raw(raw: u64) -> Self {
-        Self(raw)
-    }
-
-    pub(crate) const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The shard that keys with this hash are in.
-    pub(crate) fn shard(self) -> usize {
-        usize::try_from(self.0 >> (64 - SHARD_BITS)).expect("8 bits")
-    }
-
-    /// The bits that home and tag are made of.
-    fn kept(self) -> u32 {
-        u32::try_from((self.0 >> 24) & 0xFFFF_FFFF).expect("32 bits")
-    }
-
-    fn tag(self) -> u64 {
-        u64::from(self.kept()) & 0xFFFF
-    }
-
-    fn beside(self) -> u16 {
-        u16::try_from(self.kept() >> 16).expect("16 bits")
-    }
-}
-
-/// Hashes keys under the seed of a store.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyHasher {
-    seed: u64,
-}
-
-impl KeyHasher {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self { seed }
-    }
-
-    #[inline]
-    pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
-        KeyHash(xxh3_64_with_seed(key, self.seed))
-    }
-
-    /// The hash of `key`, and 32 bits of another hash of it, for those who cannot look at keys.
-    pub(crate) fn identity(self, key: &[u8]) -> (KeyHash, u32) {
-        let other = xxh3_64_with_seed(key, !self.seed);
-        (self.hash(key), u32::try_from(other >> 32).expect("32 bits"))
-    }
-}
 
 /// Where the entries of a shard come from when it is asked for the first time.
 pub(crate) trait ShardSource: Send + Sync {

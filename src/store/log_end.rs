@@ -9,7 +9,7 @@ use crate::error::{KvsError, Result};
 use crate::options::ReadMode;
 use crate::store::disk::Disk;
 use crate::store::hint::HintBuilder;
-use crate::store::keydir::KeyHasher;
+use crate::store::key_hash::KeyHasher;
 use crate::store::location::{SegmentId, Seqno, Slot};
 use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Kind};

@@ -45,7 +45,7 @@ use crate::store::location::Seqno;
 use crate::store::record::{Record, Salt};
 use crate::sync::{AtomicU64, Ordering, fence};
 
-/// Length of the tail (256 KiB): it stays in the cache of one core. Small in tests of the crate, so
+/// Length of the tail (512 KiB): it stays in the cache of one core. Small in tests of the crate, so
 /// that they see it go round, and in models.
 pub(crate) const TAIL_LEN: usize = if cfg!(loom) {
     32
@@ -54,10 +54,10 @@ pub(crate) const TAIL_LEN: usize = if cfg!(loom) {
 } else if cfg!(any(test, fuzzing)) {
     4 << 10
 } else {
-    256 << 10
+    512 << 10
 };
 
-/// So much of it goes to the segment at once (64 KiB): a write costs less a byte from here on than
+/// So much of it goes to the segment at once (128 KiB): a write costs less a byte from here on than
 /// copying does. What is longer by itself does not pass through the tail.
 pub(crate) const PIECE_LEN: usize = TAIL_LEN / 4;
 

@@ -8,7 +8,9 @@ mod expiry;
 mod failures;
 mod full_disk;
 mod loading;
+mod power_histories;
 mod power_loss;
+mod syncs;
 mod views;
 
 use std::collections::BTreeMap;
@@ -46,11 +48,13 @@ enum Step {
     Compact,
     /// Background compaction, once: only what is worth it.
     CompactSome,
+    /// A copy of the store, in a directory of its own.
+    Checkpoint,
     /// Closes the store and opens it again.
     Reopen,
 }
 
-use Step::{Batch, Clear, Compact, CompactSome, Remove, Reopen, Set, SetExpired, Sync};
+use Step::{Batch, Checkpoint, Clear, Compact, CompactSome, Remove, Reopen, Set, SetExpired, Sync};
 
 /// Everything that touches files, in every order that has been thought of.
 const HISTORY: &[Step] = &[
@@ -72,6 +76,7 @@ const HISTORY: &[Step] = &[
     Set(1, 900),
     Reopen,
     Set(1, 30),
+    Checkpoint,
     Batch(&[(0, None), (1, Some(1200)), (2, None)]),
     Set(2, 800),
     Compact,
@@ -178,7 +183,12 @@ fn value(number: usize, len: usize) -> Vec<u8> {
     value
 }
 
-/// Does `step`, as write number `number` if it is one; `Reopen` is not done here.
+/// Where the copy of that number lies.
+fn copy_dir(number: usize) -> std::path::PathBuf {
+    format!("/copy-{number}").into()
+}
+
+/// Does `step`, as write or checkpoint number `number` if it is one; `Reopen` is not done here.
 fn do_step(store: &KvStore, step: Step, number: usize) -> Result<()> {
     match step {
         Set(key, len) => store.set_bytes(KEYS[key].as_bytes(), &value(number, len)),
@@ -197,6 +207,7 @@ fn do_step(store: &KvStore, step: Step, number: usize) -> Result<()> {
         Clear => store.clear(),
         Sync => store.sync(),
         Compact => store.compact(),
+        Checkpoint => store.checkpoint(&copy_dir(number)),
         CompactSome => {
             store.core.writer.seal_active()?;
             let sync_log = || store.core.writer.sync_sealed();
@@ -218,7 +229,7 @@ fn after(content: &Content, step: Step, number: usize) -> Option<Content> {
         Remove(key) | SetExpired(key, _) => put(key, None),
         Batch(ops) => ops.iter().for_each(|(key, len)| put(*key, *len)),
         Clear => next.clear(),
-        Sync | Compact | CompactSome | Reopen => return None,
+        Sync | Compact | CompactSome | Checkpoint | Reopen => return None,
     }
     Some(next)
 }

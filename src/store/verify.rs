@@ -17,7 +17,8 @@ use serde::{Serialize, Serializer};
 
 use crate::error::{KvsError, Result};
 use crate::store::disk::Disk;
-use crate::store::keydir::{Keydir, SHARD_COUNT};
+use crate::store::key_hash::SHARD_COUNT;
+use crate::store::keydir::Keydir;
 use crate::store::location::Seqno;
 use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Record};

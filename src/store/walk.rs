@@ -26,7 +26,8 @@
 //! dropped. Any number of walks may run at once, each used by one thread at a time.
 
 use crate::error::{KvsError, Result};
-use crate::store::keydir::{Keydir, SHARD_COUNT};
+use crate::store::key_hash::SHARD_COUNT;
+use crate::store::keydir::Keydir;
 use crate::store::location::Location;
 use crate::store::record::Kind;
 use crate::store::scratch::Scratch;

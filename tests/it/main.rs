@@ -20,6 +20,7 @@ mod model;
 mod model_engine;
 mod opening;
 mod operating;
+mod process;
 mod read_only;
 mod recovery;
 mod scan;

@@ -15,9 +15,9 @@ use kvs::{
     ServerOptions,
 };
 
-use self::support::{
-    Client, CpuClock, Fixture, Hooked, PATIENCE, descriptor_count, eventually, get, in_own_process,
-    open, remove, set, status_kib, thread_count,
+use self::support::{Client, Fixture, Hooked, address_apart, get, open, remove, set};
+use crate::process::{
+    CpuClock, PATIENCE, descriptor_count, eventually, in_own_process, status_kib, thread_count,
 };
 
 const POOLS: [&str; 3] = ["shared-queue", "rayon", "naive"];
@@ -53,13 +53,23 @@ fn first_clients_are_answered_byte_for_byte() {
 #[test]
 fn a_late_half_close_does_not_change_the_reply() {
     let fixture = Fixture::new();
-    let mut client = fixture.connect();
-    client.send(get("k"));
-    let mut reply = [0; 11];
-    client.stream.read_exact(&mut reply).unwrap();
-    assert_eq!(&reply, br#"{"Ok":null}"#);
-    client.half_close();
-    assert_eq!(client.read_to_end(), "");
+    let is_late = || {
+        let mut client = fixture.connect();
+        client.send(get("k"));
+        let sent = Instant::now();
+        let mut reply = [0; 11];
+        client.stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, br#"{"Ok":null}"#);
+        client.half_close();
+        // The server waits 40 ms; a busy machine may have made it longer.
+        let took = sent.elapsed();
+        let rest = client.read_to_end();
+        rest.is_empty() || {
+            assert!(took > Duration::from_millis(20), "{rest:?} after {took:?}");
+            false
+        }
+    };
+    eventually("a reply without a newline", is_late);
 }
 
 #[test]
@@ -70,14 +80,15 @@ fn a_client_that_stays_gets_its_newline_though_it_sent_none() {
         client.send(get("k"));
         assert_eq!(client.read_line(), OK);
     }
-    // And a newline of one's own needs no waiting.
-    let mut client = fixture.connect();
-    let start = Instant::now();
-    for _ in 0..20 {
-        client.send(get("k") + "\n");
-        assert_eq!(client.read_line(), OK);
-    }
-    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    // A newline of one's own needs no waiting; the machine may make some of these wait.
+    let quickest = (0..20).map(|_| {
+        let mut client = fixture.connect();
+        let start = Instant::now();
+        assert_eq!(client.ask(&get("k")), OK);
+        start.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest < Duration::from_millis(30), "{quickest:?}");
 }
 
 /// Whatever the network does to the bytes, and whether writes wait for the disk or not.
@@ -125,9 +136,7 @@ fn check_splits<E: KvsEngine>(fixture: &Fixture<E>, bytes: &str, replies: &str) 
         let mut client = fixture.connect();
         client.send(head);
         thread::sleep(Duration::from_micros(300));
-        // After an error the server has closed its side, and may close the other at any time.
-        let _ = client.stream.write_all(tail);
-        let _ = client.stream.shutdown(Shutdown::Write);
+        client.send_last(tail);
         assert_eq!(client.read_to_end(), replies, "split at {split}: {bytes}");
     }
 }
@@ -435,7 +444,8 @@ fn running_out_of_descriptors_is_survived() {
         let mut crowd = Vec::new();
         while let Ok(stream) = TcpStream::connect(fixture.addr()) {
             crowd.push(stream);
-            thread::sleep(Duration::from_millis(1));
+            // When the second is answered, the server has done what it had to do at the first.
+            assert_eq!([(); 2].map(|()| client.ask(&get("k"))), [OK, OK]);
         }
         crowd.pop();
         // The one descriptor that is free now goes to a client the server has none for.
@@ -447,7 +457,7 @@ fn running_out_of_descriptors_is_survived() {
         let before = clock.ticks();
         thread::sleep(Duration::from_millis(500));
         let ticks = clock.ticks() - before;
-        assert!(ticks <= 2, "busy for {ticks} ticks of 10 ms in half a second");
+        assert!(ticks <= 4, "busy for {ticks} ticks of 10 ms in half a second");
         drop(crowd);
         drop(refused);
         eventually("new clients are served", || {
@@ -460,19 +470,19 @@ fn running_out_of_descriptors_is_survived() {
 
 #[test]
 fn silence_and_slow_requests_end_by_deadline_and_idleness_does_not() {
-    let options = ServerOptions::new()
-        .first_byte_timeout(Duration::from_millis(150))
-        .request_timeout(Duration::from_millis(150));
+    let limit = Duration::from_millis(600);
+    let options = ServerOptions::new().first_byte_timeout(limit).request_timeout(limit);
     let fixture = Fixture::with("shared-queue", 2, options);
     let mut idle = fixture.connect();
     assert_eq!(idle.ask(&get("k")), OK);
 
     let start = Instant::now();
-    assert_eq!(fixture.connect().read_to_end(), "");
+    let mut silent = fixture.connect();
     let mut blank = fixture.connect();
     blank.send(" \n ");
-    assert_eq!(blank.read_to_end(), "");
-
+    let mut half = fixture.connect();
+    assert_eq!(half.ask(&get("k")), OK);
+    half.send("{\"Get\"");
     // Progress is no excuse: this one sends a byte every few milliseconds.
     let mut slow = fixture.connect();
     let mut dribbler = slow.stream.try_clone().unwrap();
@@ -485,14 +495,14 @@ fn silence_and_slow_requests_end_by_deadline_and_idleness_does_not() {
         }
     });
     let late = "{\"Err\":\"the request did not arrive in time\"}\n";
-    assert_eq!(slow.read_line(), late);
+    for (client, last_words) in
+        [(&mut silent, ""), (&mut blank, ""), (&mut half, late), (&mut slow, late)]
+    {
+        assert_eq!(client.read_line(), last_words);
+        assert!(start.elapsed() >= limit, "cut off after {:?}", start.elapsed());
+    }
+    assert_eq!(half.read_to_end(), "");
     drop(slow);
-    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
-
-    let mut half = fixture.connect();
-    assert_eq!(half.ask(&get("k")), OK);
-    half.send("{\"Get\"");
-    assert_eq!(half.read_to_end(), late);
     assert_eq!(idle.ask(&get("k")), OK, "idle for {:?}", start.elapsed());
     fixture.server.stop(PATIENCE).unwrap();
     dribbling.join().unwrap();
@@ -758,13 +768,14 @@ fn stopping_under_load_answers_everything_that_was_read() {
                 (number, sending, reading)
             })
             .collect();
-        thread::sleep(Duration::from_millis(150));
+        let is_served = |number: u8| fixture.engine.contains(format!("{number}-0").as_bytes());
+        eventually("every client is served", || (0..8).all(|number| is_served(number).unwrap()));
         fixture.server.stop(PATIENCE).unwrap();
         let mut answered_count = 0;
         for (number, sending, reading) in clients {
             let count = reading.join().unwrap_or_else(|_| panic!("{pool}: a client was reset"));
             sending.join().unwrap();
-            assert!(count > 0, "{pool}: client {number} was never served");
+            assert!(count > 0, "{pool}: client {number} was served and not answered");
             for n in [0, count - 1] {
                 let key = format!("{number}-{n}");
                 assert!(fixture.engine.contains(key.as_bytes()).unwrap(), "{pool}: {key}");
@@ -785,12 +796,12 @@ fn stopping_twice_from_many_threads_is_no_error_and_the_store_stays_open() {
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| fixture.server.stop(Duration::from_secs(10)).unwrap());
+            scope.spawn(|| fixture.server.stop(2 * PATIENCE).unwrap());
         }
         scope.spawn(|| assert!(fixture.server.wait(None).unwrap()));
     });
     // An idle client does not use up the drain time.
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     fixture.server.stop(Duration::ZERO).unwrap();
     assert!(fixture.server.wait(Some(Duration::ZERO)).unwrap());
     assert_eq!(idle.read_to_end(), "");
@@ -801,10 +812,12 @@ fn stopping_twice_from_many_threads_is_no_error_and_the_store_stays_open() {
 
 #[test]
 fn a_client_that_does_not_close_is_cut_off_when_the_drain_is_over() {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
     static HELD: AtomicBool = AtomicBool::new(true);
     let fixture = Fixture::of("shared-queue", 2, ServerOptions::new(), |inner| Hooked {
         inner,
         before: |_| {
+            BEGUN.store(true, Ordering::SeqCst);
             while HELD.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -813,7 +826,7 @@ fn a_client_that_does_not_close_is_cut_off_when_the_drain_is_over() {
     });
     let mut client = fixture.connect();
     client.send(get("k"));
-    thread::sleep(Duration::from_millis(20));
+    eventually("the engine works on it", || BEGUN.load(Ordering::SeqCst));
     thread::scope(|scope| {
         let stopping = scope.spawn(|| fixture.server.stop(Duration::from_millis(100)).unwrap());
         thread::sleep(Duration::from_millis(200));
@@ -837,11 +850,11 @@ fn a_hundred_servers_on_one_port_leave_no_thread_and_no_descriptor() {
             let pool = SharedQueueThreadPool::new(2).unwrap();
             KvServer::start(store.clone(), pool, addr, ServerOptions::new()).unwrap()
         };
-        let first = start("127.0.0.1:0".to_owned());
+        let (threads, descriptors) = (thread_count(), descriptor_count());
+        let first = start(address_apart());
         let addr = first.local_addr();
         first.stop(PATIENCE).unwrap();
         drop(first);
-        let (threads, descriptors) = (thread_count(), descriptor_count());
         for number in 0..100 {
             let server = start(addr.to_string());
             let mut client = KvsClient::connect(addr).unwrap();
@@ -852,9 +865,10 @@ fn a_hundred_servers_on_one_port_leave_no_thread_and_no_descriptor() {
                 drop(client);
             }
             server.stop(PATIENCE).unwrap();
-            assert_eq!(thread_count(), threads, "after server {number}");
+            // A thread that was joined is listed for a moment longer.
+            eventually("its threads are gone", || thread_count() <= threads);
         }
-        assert_eq!(descriptor_count(), descriptors);
+        eventually("no descriptor is left", || descriptor_count() <= descriptors);
         assert_eq!(store.get("n".to_owned()).unwrap().as_deref(), Some("99"));
     });
 }
@@ -871,7 +885,7 @@ fn idle_connections_cost_no_time() {
         let before = clock.ticks();
         thread::sleep(Duration::from_secs(1));
         let ticks = clock.ticks() - before;
-        assert!(ticks <= 1, "{ticks} ticks of 10 ms in a second");
+        assert!(ticks <= 3, "{ticks} ticks of 10 ms in a second");
     });
 }
 
@@ -914,7 +928,7 @@ fn client_finds_a_server_that_was_restarted() {
         let pool = SharedQueueThreadPool::new(1).unwrap();
         KvServer::start(store.clone(), pool, addr, ServerOptions::new()).unwrap()
     };
-    let mut server = start("127.0.0.1:0".to_owned());
+    let mut server = start(address_apart());
     let addr = server.local_addr();
     let mut client = KvsClient::connect(addr).unwrap();
     for number in 0..5 {
@@ -947,13 +961,14 @@ fn client_tells_silence_from_nonsense_and_from_a_closed_connection() {
     fn is_late(error: &KvsError) -> bool {
         matches!(error, KvsError::Net { source, .. } if source.kind() == ErrorKind::TimedOut)
     }
-    let cases: [(&str, &'static [u8], Check); 4] = [
-        ("garbage", b"HTTP/1.1 400 Bad Request\r\n", is_protocol),
-        ("half a reply", b"{\"Ok\":", is_protocol),
-        ("nothing, then the end", b"", is_end),
-        ("silence", b"wait", is_late),
+    let soon = Duration::from_millis(300);
+    let cases: [(&str, &'static [u8], Duration, Check); 4] = [
+        ("garbage", b"HTTP/1.1 400 Bad Request\r\n", PATIENCE, is_protocol),
+        ("half a reply", b"{\"Ok\":", PATIENCE, is_protocol),
+        ("nothing, then the end", b"", PATIENCE, is_end),
+        ("silence", b"wait", soon, is_late),
     ];
-    for (name, answer, is_right) in cases {
+    for (name, answer, timeout, is_right) in cases {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let other_side = thread::spawn(move || {
@@ -967,8 +982,7 @@ fn client_tells_silence_from_nonsense_and_from_a_closed_connection() {
                 stream.write_all(answer).unwrap();
             }
         });
-        let mut client =
-            KvsClient::connect_timeout(addr, Some(Duration::from_millis(300))).unwrap();
+        let mut client = KvsClient::connect_timeout(addr, Some(timeout)).unwrap();
         let error = client.get("k".to_owned()).unwrap_err();
         assert!(is_right(&error), "{name}: {error:?}");
         drop(client);

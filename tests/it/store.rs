@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use kvs::{Durability, KvStore, KvsEngine, KvsError, Options, ReadMode, WriteBatch};
 
+use crate::process::PATIENCE;
+
 /// Options under which a few kilobytes make many segments.
 pub(crate) fn tiny_segments() -> Options {
     Options::new().segment_bytes_min(0).segment_bytes_max(4096).durability(Durability::Os)
@@ -159,7 +161,7 @@ fn space_stays_bounded_by_itself() {
             store.set_bytes(&key(i), &value(i, version)).unwrap();
         }
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let stats = store.stats();
         let on_disk = disk_bytes(dir.path());

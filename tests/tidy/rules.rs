@@ -41,6 +41,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "store/names",
         "store/expiring",
+        "store/key_hash",
         "store/prefetch",
         "store/scratch",
         "store/tail",

@@ -142,11 +142,11 @@ mod tests {
     fn work_shows_in_the_times() {
         let (process, machine) = (process_time(), machine_time());
         let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(150) {
+        // A busy machine takes its time to let this work for 30 ms.
+        while process_time() - process < TICK * 3 || machine_time() - machine < TICK * 3 {
             std::hint::black_box(std::iter::repeat_n(1_u64, 1000).sum::<u64>());
+            assert!(started.elapsed() < Duration::from_secs(20), "it does not show");
         }
-        assert!(process_time() - process >= TICK * 3);
-        assert!(machine_time() - machine >= TICK * 3);
     }
 
     #[test]

@@ -189,6 +189,7 @@ def test_a_path_is_not_cut_at_a_zero_byte(tmp_path: Path) -> None:
         ({"sync": True}, TypeError, "seconds"),
         ({"lock_timeout": "1"}, TypeError, "seconds"),
         ({"read_mode": "fast"}, ValueError, "'mapped', 'positioned'"),
+        ({"write_mode": "fast"}, ValueError, "'tail', 'direct'"),
         ({"segment_bytes_max": 1}, kvs.InvalidArgumentError, "segment_bytes_max"),
         ({"segment_bytes_min": 1 << 40}, kvs.InvalidArgumentError, "segment_bytes_min"),
         ({"segment_bytes_max": -1}, ValueError, "between 0"),

@@ -101,7 +101,8 @@ def test_the_interpreter_goes_on_while_a_call_waits(store: kvs.Store) -> None:
         while waiting.is_alive():
             time.sleep(0.01)
             turns += 1
-    assert turns > 10
+    # One at most, if the call kept the interpreter; a busy machine leaves few of fifty.
+    assert turns > 3
 
 
 def test_a_signal_handler_may_read_while_a_read_is_interrupted(store: kvs.Store) -> None:
@@ -160,12 +161,17 @@ def test_a_server_keeps_its_store_alive(path: Path) -> None:
     server.store.close()
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def held() -> tuple[int, int]:
+    """Return how many files are open and how many threads there are."""
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
-def threads_count() -> int:
-    return len(os.listdir("/proc/self/task"))
+def check_held_at_most(before: tuple[int, int]) -> None:
+    """Wait for the counts to come down: a thread that was joined is listed for a moment longer."""
+    deadline = time.monotonic() + 20
+    while any(now > then for now, then in zip(held(), before, strict=True)):
+        assert time.monotonic() < deadline, (held(), before)
+        time.sleep(0.001)
 
 
 def resident_bytes() -> int:
@@ -182,11 +188,11 @@ def test_opening_and_closing_leaves_nothing_behind(path: Path) -> None:
 
     for _ in range(10):
         turn()
-    before = open_files(), threads_count()
+    before = held()
     resident_before = resident_bytes()
     for _ in range(40):
         turn()
-    assert (open_files(), threads_count()) == before
+    check_held_at_most(before)
     # What each turn reads is 2 MiB: a buffer that is not freed would show as 80.
     assert resident_bytes() - resident_before < 20 << 20
 
@@ -201,11 +207,11 @@ def test_calls_that_are_refused_leave_nothing_behind(store: kvs.Store, path: Pat
 
     for _ in range(1000):
         turn()
-    before = open_files(), threads_count()
+    before = held()
     resident_before = resident_bytes()
     for _ in range(5000):
         turn()
-    assert (open_files(), threads_count()) == before
+    check_held_at_most(before)
     # A set of options has some 200 bytes, so 10,000 of them would show as 2 MB.
     assert resident_bytes() - resident_before < 1 << 20
 

@@ -192,6 +192,15 @@ def test_parents_of_the_directory_are_made(tmp_path: Path) -> None:
         store[b"k"] = b"v"
 
 
+def test_without_a_tail_there_is_none(path: Path) -> None:
+    for write_mode in "tail", "direct", "tail":
+        with kvs.open(path, write_mode=write_mode) as store:
+            store[b"k"] = write_mode.encode()
+            assert not (write_mode == "direct" and store.stats()["has_tail"])
+    with kvs.open(path, write_mode="direct") as store:
+        assert store[b"k"] == b"tail"
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -202,6 +211,8 @@ def test_parents_of_the_directory_are_made(tmp_path: Path) -> None:
         {"engine": "kvs"},
         {"read_mode": "positioned"},
         {"read_mode": "mapped"},
+        {"write_mode": "tail"},
+        {"write_mode": "direct"},
         {"lock_timeout": 1.5},
         {"segment_bytes_min": 4096, "segment_bytes_max": 8192},
         {"auto_compaction": False},

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::store::compaction::{Compactor, may_forget_tombstone};
-use crate::store::keydir::KeyHash;
+use crate::store::key_hash::KeyHash;
 use crate::store::location::{Location, Seqno};
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};

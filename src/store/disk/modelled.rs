@@ -123,15 +123,6 @@ impl Unit {
     }
 }
 
-/// What the caller of a sync wants to be durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SyncKind {
-    Log,
-    Copies,
-    Manifest,
-    Dir,
-}
-
 /// What a failed sync does to what it was to make durable. It will not be written in either case:
 /// the kernel takes it for clean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,14 +133,14 @@ pub(crate) enum Lost {
     Seen,
 }
 
-/// The disk as it was before one call, and what the test had noted until then.
+/// The disk as it was before one call, and the last number that the test had noted until then.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
     durable: Image,
     now: Image,
     pending: Vec<Unit>,
     random: u64,
-    pub(crate) note: (usize, usize),
+    pub(crate) note: usize,
 }
 
 #[derive(Debug, Default)]
@@ -164,10 +155,7 @@ struct State {
     /// Files that are mapped for writing. What is written there is found out later.
     mapped: BTreeMap<Inode, Arc<[AtomicU64]>>,
     moments: Option<Vec<Moment>>,
-    note: (usize, usize),
-    /// Syncs of this kind are not done: how many more are, before and between.
-    ignored: Option<(SyncKind, Option<u64>)>,
-    ignored_count: u64,
+    note: usize,
     failing_sync: Option<Lost>,
     /// Most bytes that files take up, if there is a limit.
     capacity: Option<usize>,
@@ -280,23 +268,6 @@ impl State {
         }
     }
 
-    fn ignores(&mut self, kind: SyncKind) -> bool {
-        let Some((ignored, pass)) = &mut self.ignored else { return false };
-        if *ignored != kind {
-            return false;
-        }
-        match pass {
-            Some(0) => self.ignored = None,
-            Some(left) => {
-                *left -= 1;
-                return false;
-            }
-            None => {}
-        }
-        self.ignored_count += 1;
-        true
-    }
-
     /// How long the file can become, if it is to become `len` bytes long.
     fn room_for(&mut self, inode: Inode, len: usize) -> usize {
         let Some(capacity) = self.capacity else { return len };
@@ -330,22 +301,8 @@ impl ModelledDisk {
     }
 
     /// What later moments are to carry.
-    pub(crate) fn note(&self, note: (usize, usize)) {
+    pub(crate) fn note(&self, note: usize) {
         self.state.lock().note = note;
-    }
-
-    /// Lets `pass` syncs of `kind` happen and skips the next; without a number, skips all.
-    pub(crate) fn ignore(&self, kind: SyncKind, pass: Option<u64>) {
-        self.state.lock().ignored = Some((kind, pass));
-    }
-
-    pub(crate) fn ignore_no_more(&self) {
-        self.state.lock().ignored = None;
-    }
-
-    /// Syncs that were skipped.
-    pub(crate) fn ignored_count(&self) -> u64 {
-        self.state.lock().ignored_count
     }
 
     /// Files take up `bytes` at most from now on.
@@ -439,9 +396,7 @@ impl Disk for ModelledDisk {
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         let mut state = self.state.lock();
         state.before_change();
-        if !state.ignores(SyncKind::Dir) {
-            state.settle(|unit| unit.is_in(dir));
-        }
+        state.settle(|unit| unit.is_in(dir));
         Ok(())
     }
 
@@ -468,19 +423,6 @@ impl Disk for ModelledDisk {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
-    }
-}
-
-impl ModelledFile {
-    fn sync_kind(&self, state: &mut State) -> SyncKind {
-        if self.path.extension().is_none_or(|extension| extension != "log") {
-            return SyncKind::Manifest;
-        }
-        // The origin in a segment's header: 2 for copies.
-        match state.content(self.inode).bytes.get(12) {
-            Some(2) => SyncKind::Copies,
-            _ => SyncKind::Log,
-        }
     }
 }
 
@@ -545,7 +487,6 @@ impl DiskFile for ModelledFile {
     fn sync(&self) -> Result<()> {
         let mut state = self.disk.state.lock();
         state.before_change();
-        let kind = self.sync_kind(&mut state);
         let inode = self.inode;
         if let Some(lost) = state.failing_sync.take() {
             state.pending.retain(|unit| !unit.is_of(inode));
@@ -558,9 +499,7 @@ impl DiskFile for ModelledFile {
             let source = io::Error::from_raw_os_error(libc::EIO);
             return Err(KvsError::io("sync", &self.path, source));
         }
-        if !state.ignores(kind) {
-            state.settle(|unit| unit.is_of(inode));
-        }
+        state.settle(|unit| unit.is_of(inode));
         Ok(())
     }
 

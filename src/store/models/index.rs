@@ -8,7 +8,8 @@ use shuttle::thread;
 
 use super::Model;
 use crate::error::Result;
-use crate::store::keydir::{KeyHash, KeyHasher, Keydir, ShardSource};
+use crate::store::key_hash::{KeyHash, KeyHasher};
+use crate::store::keydir::{Keydir, ShardSource};
 use crate::store::location::{Location, Slot};
 use crate::sync::{Arc, AtomicU64, Ordering, pin};
 

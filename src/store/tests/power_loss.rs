@@ -5,114 +5,117 @@
 //! store is being opened, and if the process is killed first and power fails while what it left is
 //! being recovered.
 //!
-//! That the tests would notice is tested too: with any one sync left out they must fail.
+//! That the tests would notice is tested in `syncs`: with any one sync left out they must fail.
 //!
 //! `KVS_POWER_STATES` is how many ways of losing power are tried at a moment with too many to try
 //! all; there are more of them, by the same factor, during recovery.
 
 use super::*;
-use crate::store::disk::modelled::{ModelledDisk, Moment, SyncKind};
+use crate::store::disk::counting::{Asked, CountingDisk};
+use crate::store::disk::modelled::{ModelledDisk, Moment};
 
 /// With so many pending units or fewer, every subset is tried.
 const EXHAUSTIVE_MAX: usize = 6;
 
-/// The phases of a history, to tell syncs of the same kind apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    Write,
-    Compact,
-    Close,
+/// How far a history had come at a moment: writes begun, writes that were durable, checkpoints made.
+#[derive(Debug, Clone, Copy, Default)]
+struct Note {
+    attempted: usize,
+    durable: usize,
+    copies: usize,
 }
 
-/// A sync to be left out: the n-th of its kind in every phase of that sort, or all of them.
-#[derive(Debug, Clone, Copy)]
-struct Omission {
-    phase: Phase,
-    kind: SyncKind,
-    pass: Option<u64>,
-}
-
-/// What a history leaves to be judged: the state after each write, and every moment.
-struct Run {
+/// What a history leaves to be judged: the state after each write, those that copies were made of,
+/// every moment, and the syncs that were asked for.
+pub(super) struct Run {
     states: Vec<Content>,
-    moments: Vec<Moment>,
-    omitted: u64,
+    copied: Vec<usize>,
+    notes: Vec<Note>,
+    pub(super) moments: Vec<Moment>,
+    pub(super) asked: Vec<Asked>,
 }
 
-struct Runner {
+pub(super) struct Runner {
     model: ModelledDisk,
+    pub(super) counting: CountingDisk,
     disk: Arc<dyn Disk>,
     options: Options,
-    omission: Option<Omission>,
     states: Vec<Content>,
+    copied: Vec<usize>,
+    notes: Vec<Note>,
     /// Every write up to this one is durable.
     durable: usize,
 }
 
 impl Runner {
-    fn new(route: Route, omission: Option<Omission>) -> Self {
+    pub(super) fn new(route: Route) -> Self {
         let model = ModelledDisk::default();
         model.record();
+        let counting = CountingDisk::new(Arc::new(model.clone()));
         Self {
-            disk: Arc::new(model.clone()),
+            disk: Arc::new(counting.clone()),
             model,
+            counting,
             options: options(route),
-            omission,
             states: vec![Content::new()],
+            copied: Vec::new(),
+            notes: Vec::new(),
             durable: 0,
         }
     }
 
-    /// Does `work` with the syncs of `phase` left out that are to be.
-    fn phase<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
-        if let Some(omission) = self.omission.filter(|omission| omission.phase == phase) {
-            self.model.ignore(omission.kind, omission.pass);
-        }
-        let done = work();
-        self.model.ignore_no_more();
-        done
-    }
-
     fn open(&self) -> KvStore {
-        self.phase(Phase::Open, || open(&self.disk, Path::new(DIR), &self.options).unwrap())
+        self.counting.during("open");
+        open(&self.disk, Path::new(DIR), &self.options).unwrap()
     }
 
-    fn note(&mut self, attempted: usize) {
-        self.model.note((attempted, self.durable));
+    fn close(&mut self, store: &KvStore) {
+        self.counting.during("close");
+        store.close().unwrap();
+        self.durable = self.states.len() - 1;
+        self.note();
     }
 
-    fn run(mut self, history: &[Step]) -> Run {
+    fn note(&mut self) {
+        let attempted = self.states.len() - 1;
+        self.model.note(self.notes.len());
+        self.notes.push(Note { attempted, durable: self.durable, copies: self.copied.len() });
+    }
+
+    pub(super) fn run(mut self, history: &[Step]) -> Run {
+        self.note();
         let mut store = self.open();
         for step in history {
             let last = self.states.len() - 1;
             if let Some(next) = after(&self.states[last], *step, last + 1) {
+                self.counting.during("write");
                 self.states.push(next);
-                self.note(last + 1);
-                self.phase(Phase::Write, || do_step(&store, *step, last + 1)).unwrap();
+                self.note();
+                do_step(&store, *step, last + 1).unwrap();
                 if self.options.durability == Durability::Sync {
                     self.durable = last + 1;
                 }
             } else if let Step::Reopen = step {
-                self.phase(Phase::Close, || store.close()).unwrap();
-                self.durable = last;
-                self.note(last);
+                self.close(&store);
                 store = self.open();
             } else {
-                let compacts = matches!(step, Compact | CompactSome);
-                let phase = if compacts { Phase::Compact } else { Phase::Write };
-                self.phase(phase, || do_step(&store, *step, 0)).unwrap();
-                if let Sync = step {
-                    self.durable = last;
+                self.counting.during(match step {
+                    Compact | CompactSome => "compact",
+                    Checkpoint => "checkpoint",
+                    _ => "write",
+                });
+                do_step(&store, *step, self.copied.len()).unwrap();
+                match step {
+                    Sync => self.durable = last,
+                    Checkpoint => self.copied.push(last),
+                    _ => {}
                 }
             }
-            self.note(self.states.len() - 1);
+            self.note();
         }
-        self.phase(Phase::Close, || store.close()).unwrap();
-        self.durable = self.states.len() - 1;
-        self.note(self.durable);
-        let (moments, omitted) = (self.model.moments(), self.model.ignored_count());
-        Run { states: self.states, moments, omitted }
+        self.close(&store);
+        let (moments, asked) = (self.model.moments(), self.counting.asked());
+        Run { states: self.states, copied: self.copied, notes: self.notes, moments, asked }
     }
 }
 
@@ -140,10 +143,9 @@ fn each_power_loss(
     Ok(())
 }
 
-/// Opens the store on `model` and compares what it holds with the states it may be in.
-fn judge(model: &ModelledDisk, allowed: &[Content]) -> Result<KvStore, String> {
-    let disk: Arc<dyn Disk> = Arc::new(model.clone());
-    let store = open(&disk, Path::new(DIR), &options(Route::Tail));
+/// Opens the store in `dir` and compares what it holds with the states it may be in.
+fn judge_in(disk: &Arc<dyn Disk>, dir: &Path, allowed: &[Content]) -> Result<KvStore, String> {
+    let store = open(disk, dir, &options(Route::Tail));
     let store = store.map_err(|error| format!("does not open: {error}"))?;
     let found = content(&store).map_err(|error| format!("does not read: {error}"))?;
     if allowed.contains(&found) {
@@ -156,31 +158,59 @@ fn judge(model: &ModelledDisk, allowed: &[Content]) -> Result<KvStore, String> {
         content.iter().map(|(key, value)| (*key, number(value))).collect()
     };
     let allowed: Vec<_> = allowed.iter().map(keys).collect();
-    Err(format!("holds {:?}, and none of {allowed:?}", keys(&found)))
+    Err(format!("{} holds {:?}, and none of {allowed:?}", dir.display(), keys(&found)))
+}
+
+fn judge(disk: &Arc<dyn Disk>, allowed: &[Content]) -> Result<KvStore, String> {
+    judge_in(disk, Path::new(DIR), allowed)
+}
+
+/// The moments of a run that are looked at: all, or one in so many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Effort {
+    pub(super) samples: usize,
+    pub(super) one_in: usize,
 }
 
 impl Run {
+    fn note(&self, moment: &Moment) -> Note {
+        self.notes[moment.note]
+    }
+
     /// The states the store may be in after power failed at `moment`.
     fn after_power_loss(&self, moment: &Moment) -> &[Content] {
-        let (attempted, durable) = moment.note;
+        let Note { attempted, durable, .. } = self.note(moment);
         &self.states[durable..=attempted]
     }
 
     /// The states the store may be in after the process died at `moment`.
     fn after_kill(&self, moment: &Moment) -> &[Content] {
-        let (attempted, durable) = moment.note;
+        let Note { attempted, durable, .. } = self.note(moment);
         &self.states[durable.max(attempted.saturating_sub(1))..=attempted]
     }
 
-    /// Tries power losses at all moments; what went wrong first, and at which moment.
-    fn check(&self, samples: usize) -> Result<usize, String> {
+    fn chosen(&self, effort: Effort) -> impl Iterator<Item = (usize, &Moment)> {
+        self.moments.iter().enumerate().step_by(effort.one_in)
+    }
+
+    /// The last copy that was made by then is what it is a copy of.
+    fn judge_copy(&self, disk: &Arc<dyn Disk>, moment: &Moment) -> Result<(), String> {
+        let Some(last) = self.note(moment).copies.checked_sub(1) else { return Ok(()) };
+        let state = &self.states[self.copied[last]];
+        judge_in(disk, &copy_dir(last), std::slice::from_ref(state)).map(drop)
+    }
+
+    /// Tries power losses at the moments chosen; what went wrong first, and at which moment.
+    pub(super) fn check(&self, effort: Effort) -> Result<usize, String> {
         let mut random = Random(0x2545_f491_4f6c_dd1d);
         let mut count = 0;
-        for (number, moment) in self.moments.iter().enumerate() {
+        for (number, moment) in self.chosen(effort) {
             let allowed = self.after_power_loss(moment);
-            each_power_loss(moment, samples, &mut random, |disk| {
+            each_power_loss(moment, effort.samples, &mut random, |disk| {
                 count += 1;
-                judge(&disk, allowed).map(drop)
+                let disk: Arc<dyn Disk> = Arc::new(disk);
+                judge(&disk, allowed).map(drop)?;
+                self.judge_copy(&disk, moment)
             })
             .map_err(|wrong| format!("moment {number}: {wrong}"))?;
         }
@@ -188,19 +218,21 @@ impl Run {
     }
 
     /// Power fails again during the recovery from a power loss.
-    fn check_twice(&self, samples: usize) -> Result<usize, String> {
+    pub(super) fn check_twice(&self, effort: Effort) -> Result<usize, String> {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut count = 0;
-        for (number, moment) in self.moments.iter().enumerate() {
+        for (number, moment) in self.chosen(effort) {
             let allowed = self.after_power_loss(moment);
             let kept = random.next();
-            let disk = moment.after_power_loss(|unit| kept >> (unit % 64) & 1 == 1);
-            disk.record();
+            let model = moment.after_power_loss(|unit| kept >> (unit % 64) & 1 == 1);
+            model.record();
+            let disk: Arc<dyn Disk> = Arc::new(model.clone());
             let failed = |wrong| format!("moment {number}: {wrong}");
             let store = judge(&disk, allowed).map_err(failed)?;
-            for (second, moment) in disk.moments().iter().enumerate() {
-                each_power_loss(moment, samples, &mut random, |disk| {
+            for (second, moment) in model.moments().iter().enumerate() {
+                each_power_loss(moment, effort.samples, &mut random, |disk| {
                     count += 1;
+                    let disk: Arc<dyn Disk> = Arc::new(disk);
                     judge(&disk, allowed).map(drop)
                 })
                 .map_err(|wrong| format!("moment {number}, then {second}: {wrong}"))?;
@@ -210,47 +242,56 @@ impl Run {
         Ok(count)
     }
 
-    /// The process is killed, the store is opened again with `omission`, and power fails then.
-    fn check_killed(
+    /// The process is killed at the moment of that number, the store is opened again on a disk that
+    /// `prepare` has had, and power fails then; how many times, and the syncs that were asked for.
+    pub(super) fn check_killed_at(
         &self,
+        number: usize,
         samples: usize,
-        omission: Option<(SyncKind, Option<u64>)>,
-    ) -> Result<usize, String> {
-        let mut random = Random(0xd1b5_4a32_d192_ed03);
+        prepare: &dyn Fn(&CountingDisk),
+    ) -> Result<(usize, Vec<Asked>), String> {
+        let mut random = Random(0xd1b5_4a32_d192_ed03 + u64::try_from(number).unwrap());
         let mut count = 0;
-        for (number, moment) in self.moments.iter().enumerate() {
-            let disk = moment.after_kill();
-            disk.record();
-            if let Some((kind, pass)) = omission {
-                disk.ignore(kind, pass);
-            }
-            let failed = |wrong| format!("killed at {number}: {wrong}");
-            let store = judge(&disk, self.after_kill(moment)).map_err(failed)?;
-            let opened = content(&store).map_err(|error| error.to_string())?;
-            let mut moments = disk.moments();
-            drop(store);
-            let last = moments.pop().expect("the moment after opening");
-            for (second, during) in moments.iter().enumerate() {
-                let allowed = self.after_power_loss(moment);
-                each_power_loss(during, samples, &mut random, |disk| {
-                    count += 1;
-                    judge(&disk, allowed).map(drop)
-                })
-                .map_err(|wrong| format!("killed at {number}, then {second}: {wrong}"))?;
-            }
-            // What was recovered is durable when the store is open.
-            each_power_loss(&last, samples, &mut random, |disk| {
+        let moment = &self.moments[number];
+        let model = moment.after_kill();
+        model.record();
+        let counting = CountingDisk::new(Arc::new(model.clone()));
+        counting.during("recovery");
+        prepare(&counting);
+        let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+        let failed = |wrong| format!("killed at {number}: {wrong}");
+        let store = judge(&disk, self.after_kill(moment)).map_err(failed)?;
+        let asked = counting.asked();
+        let opened = content(&store).map_err(|error| error.to_string())?;
+        let mut moments = model.moments();
+        drop(store);
+        let last = moments.pop().expect("the moment after opening");
+        let mut lose = |moment: &Moment, allowed: &[Content]| {
+            each_power_loss(moment, samples, &mut random, |disk| {
                 count += 1;
-                judge(&disk, std::slice::from_ref(&opened)).map(drop)
+                let disk: Arc<dyn Disk> = Arc::new(disk);
+                judge(&disk, allowed).map(drop)
             })
-            .map_err(|wrong| format!("killed at {number}, opened, then: {wrong}"))?;
+        };
+        for (second, during) in moments.iter().enumerate() {
+            lose(during, self.after_power_loss(moment))
+                .map_err(|wrong| format!("killed at {number}, then {second}: {wrong}"))?;
         }
-        Ok(count)
+        // What was recovered is durable when the store is open.
+        lose(&last, std::slice::from_ref(&opened))
+            .map_err(|wrong| format!("killed at {number}, opened, then: {wrong}"))?;
+        Ok((count, asked))
+    }
+
+    pub(super) fn check_killed(&self, effort: Effort) -> Result<usize, String> {
+        let numbers = (0..self.moments.len()).step_by(effort.one_in);
+        let counts = numbers.map(|number| self.check_killed_at(number, effort.samples, &|_| {}));
+        counts.map(|checked| checked.map(|(count, _)| count)).sum()
     }
 }
 
-fn samples(default: usize) -> usize {
-    from_environment("KVS_POWER_STATES", default)
+fn effort(samples: usize) -> Effort {
+    Effort { samples: from_environment("KVS_POWER_STATES", samples), one_in: 1 }
 }
 
 #[track_caller]
@@ -265,7 +306,7 @@ fn check_found(checked: Result<usize, String>) {
 fn power_loss_leaves_a_prefix_with_everything_durable() {
     for route in ROUTES {
         for history in [HISTORY, OVERWRITES, EXPIRING] {
-            check_found(Runner::new(route, None).run(history).check(samples(8)));
+            check_found(Runner::new(route).run(history).check(effort(8)));
         }
     }
 }
@@ -273,66 +314,13 @@ fn power_loss_leaves_a_prefix_with_everything_durable() {
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
     for history in [HISTORY, EXPIRING] {
-        let run = Runner::new(Route::Tail, None).run(history);
-        check_found(run.check_twice(samples(2)));
+        check_found(Runner::new(Route::Tail).run(history).check_twice(effort(2)));
     }
 }
 
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_opened() {
     for history in [HISTORY, EXPIRING] {
-        let run = Runner::new(Route::Tail, None).run(history);
-        check_found(run.check_killed(samples(4), None));
-    }
-}
-
-/// Each row is a sync in the code. With it left out, some loss of power must do harm.
-#[test]
-fn every_sync_is_needed() {
-    use Phase::{Close, Compact, Open, Write};
-    use SyncKind::{Copies, Dir, Log, Manifest};
-    for (phase, kind, pass) in [
-        // The first manifest, and its name.
-        (Open, Manifest, Some(0)),
-        (Open, Dir, Some(0)),
-        // The log, and its name, when a write or `sync` asks for it.
-        (Write, Log, None),
-        (Write, Dir, None),
-        // Rule 3: what made records dead; then the copies, their names, the manifest, its name.
-        (Compact, Log, None),
-        (Compact, Copies, None),
-        (Compact, Dir, Some(0)),
-        (Compact, Manifest, Some(0)),
-        (Compact, Dir, Some(1)),
-        (Compact, Dir, Some(2)),
-        (Close, Log, None),
-        (Close, Manifest, Some(0)),
-        (Close, Dir, Some(0)),
-        (Close, Dir, Some(1)),
-    ] {
-        let omission = Omission { phase, kind, pass };
-        let mut omitted = 0;
-        let harmed = [HISTORY, OVERWRITES].iter().any(|history| {
-            ROUTES.iter().any(|route| {
-                let run = Runner::new(*route, Some(omission)).run(history);
-                omitted += run.omitted;
-                run.check(samples(8)).is_err()
-            })
-        });
-        assert!(omitted > 0, "{omission:?}: there is no such sync");
-        assert!(harmed, "{omission:?}: nothing depends on it");
-    }
-}
-
-/// The same for the syncs of an open that finds what a killed process left.
-#[test]
-fn every_sync_of_recovery_is_needed() {
-    use SyncKind::{Dir, Log, Manifest};
-    let run = Runner::new(Route::Tail, None).run(HISTORY);
-    for omission in
-        [(Log, None), (Manifest, Some(0)), (Manifest, Some(1)), (Dir, Some(0)), (Dir, Some(1))]
-    {
-        let checked = run.check_killed(samples(4), Some(omission));
-        assert!(checked.is_err(), "{omission:?}: nothing depends on it");
+        check_found(Runner::new(Route::Tail).run(history).check_killed(effort(4)));
     }
 }

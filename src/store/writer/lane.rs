@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::keydir::KeyHash;
+use crate::store::key_hash::KeyHash;
 use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::SegmentWriter;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use crate::error::{KvsError, Result};
-use crate::store::keydir::KeyHash;
+use crate::store::key_hash::KeyHash;
 use crate::store::location::Seqno;
 use crate::store::record::{Draft, Kind};
 use crate::sync::{Arc, Condvar, Mutex};

@@ -1,25 +1,22 @@
-//! What the server tests share: servers, raw sockets, an engine with hooks, a process of one's own.
+//! What the server tests share: servers, raw sockets, an engine with hooks.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvs::thread_pool::AnyThreadPool;
 use kvs::{
     Durability, Entries, KvServer, KvStore, KvsEngine, Options, Result, Scan, ServerOptions,
     Update, Value, Write, WriteBatch, WriteDone, WriteOptions,
 };
+use socket2::SockRef;
+
+use crate::process::PATIENCE;
 
 pub(super) type Server<E> = KvServer<E, AnyThreadPool>;
-
-/// Longest that anything in these tests may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store in a directory of its own, and a server on it.
 pub(super) struct Fixture<E: KvsEngine> {
@@ -48,7 +45,7 @@ impl<E: KvsEngine> Fixture<E> {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(open(dir.path()));
         let pool = AnyThreadPool::named(pool, threads).unwrap();
-        let server = KvServer::start(engine.clone(), pool, "127.0.0.1:0", options).unwrap();
+        let server = KvServer::start(engine.clone(), pool, address_apart(), options).unwrap();
         Self { server, engine, _dir: dir }
     }
 
@@ -64,10 +61,17 @@ impl<E: KvsEngine> Fixture<E> {
     #[track_caller]
     pub(super) fn exchange(&self, bytes: &[u8]) -> String {
         let mut client = self.connect();
-        client.send(bytes);
-        client.half_close();
+        client.send_last(bytes);
         client.read_to_end()
     }
+}
+
+/// An address of this machine that no other server here listens on: a port of it that becomes free
+/// stays free.
+pub(super) fn address_apart() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    format!("127.1.{high}.{low}:0")
 }
 
 pub(super) fn open(dir: &Path) -> KvStore {
@@ -92,6 +96,15 @@ impl Client {
     #[track_caller]
     pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends `bytes` and half-closes. Both leave together, however long this thread is kept from
+    /// running in between: the server waits only a moment to see whether it should say a newline.
+    pub(super) fn send_last(&mut self, bytes: &[u8]) {
+        SockRef::from(&self.stream).set_tcp_cork(true).unwrap();
+        // After an error the server has closed its side, and may close the other at any time.
+        let _ = self.stream.write_all(bytes);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     pub(super) fn half_close(&self) {
@@ -260,71 +273,4 @@ impl KvsEngine for Hooked {
         }
         self.held.as_ref().unwrap().lock().unwrap().push((write, done));
     }
-}
-
-/// Waits until `condition` holds.
-#[track_caller]
-pub(super) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Runs `body` in a process of its own, where threads, descriptors and CPU time are counted without
-/// those of other tests. `test` is the full name of the calling test; `shell` runs before it.
-#[track_caller]
-pub(super) fn in_own_process(test: &str, shell: &str, body: impl FnOnce()) {
-    const MARK: &str = "KVS_TEST_IN_OWN_PROCESS";
-    if std::env::var_os(MARK).is_some() {
-        return body();
-    }
-    let output = Command::new("sh")
-        .arg("-c")
-        .arg(format!("{shell}\nexec \"$0\" \"$@\""))
-        .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stdout}\n{stderr}");
-    assert!(stdout.contains("1 passed"), "{test} is no test: {stdout}");
-}
-
-pub(super) fn thread_count() -> usize {
-    std::fs::read_dir("/proc/self/task").unwrap().count()
-}
-
-pub(super) fn descriptor_count() -> usize {
-    // The listing itself is one.
-    std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
-}
-
-/// Tells how much CPU time this process takes. Needs no further descriptor once it is open.
-pub(super) struct CpuClock(File);
-
-impl CpuClock {
-    pub(super) fn open() -> Self {
-        Self(File::open("/proc/self/stat").unwrap())
-    }
-
-    /// CPU time taken so far, in clock ticks of 10 ms.
-    pub(super) fn ticks(&self) -> u64 {
-        let mut stat = [0; 1024];
-        let len = self.0.read_at(&mut stat, 0).unwrap();
-        let stat = std::str::from_utf8(&stat[..len]).unwrap();
-        let after_name = stat.rsplit(')').next().unwrap();
-        let fields: Vec<_> = after_name.split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    }
-}
-
-/// A field of `/proc/self/status`, in KiB.
-pub(super) fn status_kib(field: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

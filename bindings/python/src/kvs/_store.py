@@ -31,6 +31,7 @@ Default = TypeVar("Default")
 Sync = Union[Literal["os", "always"], float]
 
 _READ_MODES: Final = {"mapped": _abi.READ_MAPPED, "positioned": _abi.READ_POSITIONED}
+_WRITE_MODES: Final = {"tail": _abi.WRITE_MODE_TAIL, "direct": _abi.WRITE_MODE_DIRECT}
 
 # Longest wait inside one C call, in seconds: signals such as Ctrl-C are handled in between.
 _WAIT_SECONDS: Final = 0.2
@@ -53,6 +54,7 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
     sync: Sync | None = None,
     engine: str | None = None,
     read_mode: Literal["mapped", "positioned"] | None = None,
+    write_mode: Literal["tail", "direct"] | None = None,
     lock_timeout: float = 0.0,
     segment_bytes_min: int | None = None,
     segment_bytes_max: int | None = None,
@@ -79,6 +81,9 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         engine: ``"kvs"`` or ``"sled"``; by default what the directory holds, else ``"kvs"``.
         read_mode: ``"mapped"`` is fastest; with ``"positioned"`` a failing disk is an error and
             not the signal SIGBUS.
+        write_mode: ``"tail"`` writes through a small mapped file and is fastest; with ``"direct"``
+            a failing disk is an error and not the signal SIGBUS. ``stats()["has_tail"]`` says
+            whether the file system allows the former.
         lock_timeout: seconds to wait for another opener to let go.
         segment_bytes_min: smallest size at which a segment file is sealed.
         segment_bytes_max: largest size of a segment file; a longer record has its own.
@@ -101,6 +106,7 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
     options: dict[int, int | str | None] = {
         _abi.OPT_ENGINE: engine,
         _abi.OPT_READ_MODE: _options.choice("read_mode", read_mode, _READ_MODES),
+        _abi.OPT_WRITE_MODE: _options.choice("write_mode", write_mode, _WRITE_MODES),
         _abi.OPT_CREATE: int(create),
         _abi.OPT_EXCLUSIVE: int(exclusive),
         _abi.OPT_READ_ONLY: int(read_only),
