@@ -32,9 +32,11 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
 	valgrind python demo readme deny peers bench-build
 
-.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill \
+# No target is a file: neither what `make help` lists nor $(STEPS).
+.PHONY: $(STEPS) $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill \
 	soak-models soak-power soak-sanitizers bench bench-space bench-open bench-ffi bench-peers \
 	bench-peers-quick peers-test lib install venv header abi header-matrix test-cargo-c $(STEPS)
+/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -169,6 +171,10 @@ soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted 
 	@awk '/^(models|planted): / { line = line "; " $$0; failures += $$NF } \
 		END { sub(/^; /, "", line); gsub(/; failures: [0-9]+/, "", line); \
 		print "soak-models: " line "; failures: " failures }' target/soak-models.log
+
+soak-mutants: cc ## Mutants of the rooms that hold data, those not yet tested (hours; KVS_MUTANTS_MAX)
+	.ci/need python3 python3 --version
+	python3 .ci/mutants.py $(KVS_MUTANTS)
 
 doctest: cc ## Examples in the documentation and in README.md
 	dir=$$(mktemp -d); TMPDIR="$$dir" $(CARGO) test --doc; rm -r "$$dir"

@@ -141,7 +141,7 @@ fn keys_that_were_scanned_and_removed_are_let_go() {
     let options = Options::new().durability(Durability::Os);
     let store = KvStore::open_with(dir.path(), options).unwrap();
     let turn = |turn: u8| {
-        let key = [turn; KEY_LEN];
+        let key = vec![turn; KEY_LEN];
         store.set_bytes(&key, b"").unwrap();
         for scan in [Scan::all(), Scan::all().reverse()] {
             assert_eq!(store.scan(scan.keys_only()).unwrap().count(), 1);

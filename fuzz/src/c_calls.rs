@@ -226,7 +226,9 @@ impl Caller {
         self.check(status, found);
         if status == OK {
             // SAFETY: from `kvs_get`.
-            let (at, len) = unsafe { (kvs_buf_data(self.buf), kvs_buf_len(self.buf)) };
+            let at = unsafe { kvs_buf_data(self.buf) };
+            // SAFETY: as above.
+            let len = unsafe { kvs_buf_len(self.buf) };
             // SAFETY: what it points at lives until the buffer is freed.
             assert_eq!(unsafe { bytes(at, len) }, self.held[key]);
         } else {
@@ -295,8 +297,10 @@ impl Caller {
             )
         };
         if status == OK {
-            // SAFETY: what they point at lives until the next call on the iterator.
-            let (key, value) = unsafe { (bytes(key, key_len), bytes(value, value_len)) };
+            // SAFETY: what it points at lives until the next call on the iterator.
+            let key = unsafe { bytes(key, key_len) };
+            // SAFETY: as above.
+            let value = unsafe { bytes(value, value_len) };
             assert!(key.iter().all(|byte| *byte == b'k'));
             assert!(value.windows(2).all(|two| two[0] == two[1]), "a mixed value");
         } else {

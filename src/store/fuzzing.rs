@@ -4,7 +4,12 @@
 //! the checksums right, and one bit of an input says whether to do so. Without it the oracle is
 //! strict: what was written, a prefix of it where the log ends, or an error. With it the file lies
 //! well: nothing may panic, hang, or be a value that was never written.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a panic is how it fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "a panic is how it fails"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -166,7 +171,7 @@ pub fn segment(data: &[u8]) {
     let Some((&[mode, at @ ..], tail)) = data.split_first_chunk::<3>() else { return };
     let disk = examples().killed.after_kill();
     let is_log = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "log");
-    let path = files(&disk, DIR).iter().filter(is_log).next_back().unwrap().clone();
+    let path = files(&disk, DIR).iter().rfind(is_log).unwrap().clone();
     let mut bytes = read(&disk, &path);
     let mut at = place(&at, bytes.len()) / 8 * 8;
     let salt = SegmentHeader::read(&disk, &path).unwrap().unwrap().salt;
@@ -201,8 +206,8 @@ pub fn hint(data: &[u8]) {
     let disk = examples().closed.after_kill();
     let mut paths = files(&disk, DIR);
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "hint"));
-    let path = &paths[usize::from(which) % paths.len()];
-    let mut bytes = read(&disk, path);
+    let target = &paths[usize::from(which) % paths.len()];
+    let mut bytes = read(&disk, target);
     let at = place(&at, bytes.len());
     bytes.truncate(bytes.len().max(at + patch.len()));
     bytes.resize(bytes.len().max(at + patch.len()), 0);
@@ -213,7 +218,7 @@ pub fn hint(data: &[u8]) {
     if mode % 2 == 1 {
         hints::mend(&mut bytes);
     }
-    write(&disk, path, &bytes);
+    write(&disk, target, &bytes);
     let store = open(&disk).unwrap();
     if mode % 2 == 1 {
         return check_nothing_made_up(&store, &examples().states);
@@ -367,7 +372,7 @@ impl History {
         let len = u64::try_from(self.now().len()).unwrap();
         assert_eq!(self.store.len().unwrap(), len);
         let entries = self.store.scan(Scan::all()).unwrap();
-        let entries = entries.map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        let entries = entries.map(|entry| entry.map(|(key, value)| (key, value.to_vec())));
         assert_eq!(entries.collect::<Result<Content>>().unwrap(), *self.now());
     }
 }

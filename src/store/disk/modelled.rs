@@ -14,6 +14,7 @@
 //!
 //! With [`ModelledDisk::record`] the disk keeps a [`Moment`] before each call that changes
 //! something: all moments at which power can fail, from one run.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a model for tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
