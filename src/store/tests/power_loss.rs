@@ -265,6 +265,12 @@ impl Run {
         let asked = counting.asked();
         let opened = content(&store).map_err(|error| error.to_string())?;
         let mut moments = model.moments();
+        // What is written and synced from here on does not hang on what the killed process left.
+        let mut written = opened.clone();
+        written.insert(KEYS[0], value(0, 5));
+        let outcome = store.set_bytes(KEYS[0].as_bytes(), &value(0, 5)).and_then(|()| store.sync());
+        outcome.map_err(|error| error.to_string())?;
+        let after_write = moment_of(&model);
         drop(store);
         let last = moments.pop().expect("the moment after opening");
         let mut lose = |moment: &Moment, allowed: &[Content]| {
@@ -281,6 +287,8 @@ impl Run {
         // What was recovered is durable when the store is open.
         lose(&last, std::slice::from_ref(&opened))
             .map_err(|wrong| format!("killed at {number}, opened, then: {wrong}"))?;
+        lose(&after_write, std::slice::from_ref(&written))
+            .map_err(|wrong| format!("killed at {number}, opened, written, then: {wrong}"))?;
         Ok((count, asked))
     }
 
