@@ -315,7 +315,7 @@ fn check_found(checked: Result<usize, String>) {
 fn power_loss_leaves_a_prefix_with_everything_durable() {
     for route in ROUTES {
         for history in [HISTORY, OVERWRITES, EXPIRING] {
-            check_found(Runner::new(route).run(history).check(effort(8)));
+            check_found(Runner::new(route).run(history).check(effort(5)));
         }
     }
 }
@@ -323,13 +323,13 @@ fn power_loss_leaves_a_prefix_with_everything_durable() {
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
     for history in [HISTORY, EXPIRING] {
-        check_found(Runner::new(Route::Tail).run(history).check_twice(effort(2)));
+        check_found(Runner::new(Route::Tail).run(history).check_twice(effort(1)));
     }
 }
 
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_opened() {
     for history in [HISTORY, EXPIRING] {
-        check_found(Runner::new(Route::Tail).run(history).check_killed(effort(4)));
+        check_found(Runner::new(Route::Tail).run(history).check_killed(effort(2)));
     }
 }
