@@ -206,8 +206,8 @@ impl Writer {
         Some(Leadership(self))
     }
 
-    /// Leads within a few operations of others. Waking a thread takes longer than they do; but where
-    /// they are synced, whoever waits is to become one group.
+    /// Leads within a few operations of others. Waking a thread takes longer than they do; but
+    /// where they are synced, whoever waits is to become one group.
     fn lead_soon(&self, op: &Op<'_>) -> Option<Leadership<'_>> {
         if op.sync || self.durability == Durability::Sync {
             return None;
