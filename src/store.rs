@@ -321,7 +321,9 @@ impl KvsEngine for KvStore {
         };
         let store = self.clone();
         let walk = Walk::new(keydir, segments, move |segment, offset, record| {
-            store.core.pair(segment, offset, record)
+            // The handle as a whole: it keeps the store open, which its core does not.
+            let handle = &store;
+            handle.core.pair(segment, offset, record)
         });
         Ok(Entries::new(walk.chain(doubt)))
     }
