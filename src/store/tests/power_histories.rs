@@ -1,7 +1,7 @@
 //! Power fails during histories that nobody has thought of.
 //!
-//! Random steps, of all kinds; power is lost at every moment of them, again while the store is being
-//! opened, and after the process was killed. `KVS_POWER_LOSSES` is how often in all.
+//! Random steps, of all kinds; power is lost at every moment of them, again while the store is
+//! being opened, and after the process was killed. `KVS_POWER_LOSSES` is how often in all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -17,8 +17,8 @@ const KILLED_MIN: usize = 60;
 
 /// Syncs that no state of the store hangs on, by file and function, each with its reason.
 const NOT_FOR_THE_STORE: &[(&str, &str)] = &[
-    // So that the blocks of the tail exist and no write to it meets a full disk; what it holds after
-    // a loss of power counts for nothing.
+    // So that the blocks of the tail exist and no write to it meets a full disk; what it holds
+    // after a loss of power counts for nothing.
     ("store/tail.rs", "open"),
     // A failed append that was undone: bytes that the disk would not take must not come back later.
     // Here a disk takes the cut like anything else, in its order.
