@@ -94,8 +94,8 @@ impl Files {
     }
 }
 
-/// Whether the byte at `at` is one that may matter, by the page it is in: all but zeros in the
-/// files that are made long at once.
+/// Whether the byte at `at` cannot matter: in the files that are made long at once, whatever lies
+/// in a page of zeros.
 fn is_room(name: &Path, bytes: &[u8], at: usize) -> bool {
     let start = at - at % PAGE_LEN;
     let page = &bytes[start..bytes.len().min(start + PAGE_LEN)];

@@ -107,7 +107,7 @@ fn who_asks() -> String {
             return format!("store/{place}");
         }
     }
-    panic!("no line of the store asks for this sync; is there debug information?\n{trace}");
+    panic!("no line of the store asks for this sync; were line numbers left out?\n{trace}");
 }
 
 impl Disk for CountingDisk {

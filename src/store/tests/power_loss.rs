@@ -17,8 +17,7 @@ use crate::store::disk::modelled::{ModelledDisk, Moment};
 /// With so many pending units or fewer, every subset is tried.
 const EXHAUSTIVE_MAX: usize = 6;
 
-/// How far a history had come at a moment: writes begun, writes that were durable, checkpoints
-/// made.
+/// How far a history had come at a moment: writes begun, writes that were durable, checkpoints.
 #[derive(Debug, Clone, Copy, Default)]
 struct Note {
     attempted: usize,
