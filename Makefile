@@ -28,12 +28,15 @@ PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 # What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
-# profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
-	valgrind python demo readme deny peers bench-build
+# profile; libkvs, and what is built on it, in release. The two share next to nothing, so they run
+# side by side.
+DEV_STEPS := fmt clippy tidy features doc rust-test corruption histories models doctest examples deny \
+	peers bench-build
+RELEASE_STEPS := ffi valgrind python demo readme kill
 
 # No target is a file: neither what `make help` lists nor the steps.
-.PHONY: $(STEPS) $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
+.PHONY: $(DEV_STEPS) $(RELEASE_STEPS) \
+	$(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -41,11 +44,12 @@ help: ## This list
 demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client talks to them
 	@$(FFI) $(CURDIR)/target/ffi-tests/host
 	@mkdir -p target/demo
-	@$(VENV)/bin/python bindings/python/demo/demo.py --c-host target/ffi-tests/host \
+	@KVS_LIBRARY=$(CURDIR)/$(BUILT)/libkvs.so \
+		$(VENV)/bin/python bindings/python/demo/demo.py --c-host target/ffi-tests/host \
 		--client $(BUILT)/kvs-client --directory target/demo
 
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
-	@.ci/steps $(STEPS)
+	@.ci/steps $(DEV_STEPS) -- $(RELEASE_STEPS)
 
 bench: cc ## Benchmarks, measured (a quiet machine, please)
 	$(CARGO) bench --bench engines
@@ -104,14 +108,16 @@ clippy: cc ## Lints, warnings are errors
 tidy: cc ## The rules of the house: layers, absences, lengths, words
 	$(CARGO) test --test tidy
 
+# With a test beside it, so that it is built on what `clippy` has built: the dependencies of tests ask
+# for more features of some crates. Without them the library is built by `lib`.
 features: cc ## The bare library, without the second engine and the programs
-	$(CARGO) clippy --no-default-features --lib -- -D warnings
+	$(CARGO) clippy --no-default-features --lib --test tidy -- -D warnings
 
 doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back \
+	$(CARGO) test --no-fail-fast --lib --test it --test allocations --test given_back \
 		--test handles
 
 # In C and in Python: programs that write until they are killed.
@@ -229,8 +235,9 @@ peers-test: peers-libraries ## benches/peers: lints and tests over every store (
 	cd benches/peers && $(PEERS_CARGO) clippy --locked --release --all-targets -- -D warnings
 	cd benches/peers && $(PEERS_CARGO) test --locked --release
 
+# On the dependencies that the tests have built: in their own profile they take minutes.
 bench-build: cc ## Benchmarks, built only
-	$(CARGO) bench --no-run
+	$(CARGO) bench --no-run --profile dev
 
 # What the steps stand on.
 
