@@ -374,6 +374,59 @@ fn the_limit_of_requests_has_a_limit() {
     }
 }
 
+/// Together they hold no more than that, and whoever asks for little is served meanwhile.
+#[test]
+fn unfinished_requests_have_a_limit_for_all_clients_together() {
+    let options = ServerOptions::new().request_bytes_max(500_000).unfinished_bytes_max(1_000_000);
+    // With one thread they come over the limit one by one.
+    let fixture = Fixture::with("shared-queue", 1, options);
+    let request = set("k", &"v".repeat(450_000));
+    let (most, rest) = request.split_at(request.len() - 10);
+    for _ in 0..3 {
+        let mut clients = [(); 3].map(|()| fixture.connect());
+        for client in &mut clients {
+            client.send(most);
+        }
+        // Two of them fit.
+        let is_refused = |client: &mut Client| !client.is_quiet_for(Duration::from_millis(10));
+        let mut refused = 0;
+        eventually("one is refused", || {
+            refused = clients.iter_mut().position(is_refused).unwrap_or(3);
+            refused < 3
+        });
+        let small = set("small", &"v".repeat(20_000));
+        assert_eq!(fixture.exchange(small.as_bytes()), r#"{"Ok":null}"#);
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number == refused {
+                let reply = client.read_to_end();
+                assert!(reply.contains("too many requests arrive at once"), "{reply}");
+            } else {
+                client.send(rest);
+                client.half_close();
+                assert_eq!(client.read_to_end(), r#"{"Ok":null}"#);
+            }
+        }
+    }
+}
+
+/// However little is allowed to all, one request of the longest is.
+#[test]
+fn one_request_at_the_limit_is_taken_whatever_the_limit_for_all() {
+    let request = set("k", &"v".repeat(300_000));
+    let options = ServerOptions::new().request_bytes_max(request.len()).unfinished_bytes_max(1);
+    let fixture = Fixture::with("shared-queue", 2, options);
+    // One at a time, and what the last one held is given back.
+    for _ in 0..5 {
+        assert_eq!(fixture.exchange(request.as_bytes()), r#"{"Ok":null}"#);
+        let mut gone = fixture.connect();
+        gone.send(&request[..200_000]);
+        drop(gone);
+        eventually("what the client had sent is forgotten", || {
+            fixture.exchange(request.as_bytes()) == r#"{"Ok":null}"#
+        });
+    }
+}
+
 /// Two gigabytes that never end are refused at the limit, and thrown away rather than kept.
 #[test]
 fn an_endless_request_is_refused_without_memory_for_it() {
