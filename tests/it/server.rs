@@ -14,6 +14,7 @@ use kvs::{
     Durability, KvServer, KvStore, KvsClient, KvsEngine, KvsError, Options, REQUEST_BYTES_MAX,
     ServerOptions,
 };
+use socket2::SockRef;
 
 use self::support::{Client, Fixture, Hooked, address_apart, get, open, remove, set};
 use crate::process::{
@@ -409,20 +410,32 @@ fn unfinished_requests_have_a_limit_for_all_clients_together() {
     }
 }
 
-/// However little is allowed to all, one request of the longest is.
+/// However little is allowed to all: one request of the longest, one after the other, and small
+/// ones beside it.
 #[test]
-fn one_request_at_the_limit_is_taken_whatever_the_limit_for_all() {
-    let request = set("k", &"v".repeat(300_000));
-    let options = ServerOptions::new().request_bytes_max(request.len()).unfinished_bytes_max(1);
+fn the_limit_for_all_clients_leaves_room_for_one_long_request_and_for_small_ones() {
+    let (long, small) = (set("k", &"v".repeat(300_000)), set("small", &"v".repeat(50_000)));
+    let options = ServerOptions::new().request_bytes_max(long.len()).unfinished_bytes_max(1);
     let fixture = Fixture::with("shared-queue", 2, options);
-    // One at a time, and what the last one held is given back.
     for _ in 0..5 {
-        assert_eq!(fixture.exchange(request.as_bytes()), r#"{"Ok":null}"#);
+        let mut clients = [&long, &small].map(|request| {
+            let (most, rest) = request.split_at(request.len() - 10);
+            let mut client = fixture.connect();
+            client.send(most);
+            // It has arrived in part.
+            assert!(client.is_quiet_for(Duration::from_millis(20)));
+            (client, rest)
+        });
+        for (client, rest) in &mut clients {
+            client.send_last(rest.as_bytes());
+            assert_eq!(client.read_to_end(), r#"{"Ok":null}"#);
+        }
         let mut gone = fixture.connect();
-        gone.send(&request[..200_000]);
+        gone.send(&long[..200_000]);
+        SockRef::from(&gone.stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(gone);
-        eventually("what the client had sent is forgotten", || {
-            fixture.exchange(request.as_bytes()) == r#"{"Ok":null}"#
+        eventually("what a client had sent is forgotten with it", || {
+            fixture.exchange(long.as_bytes()) == r#"{"Ok":null}"#
         });
     }
 }
