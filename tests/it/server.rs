@@ -955,6 +955,30 @@ fn idle_connections_cost_no_time() {
     });
 }
 
+/// Beside their sockets, which are the kernel's.
+#[test]
+fn idle_connections_cost_little_memory() {
+    const COUNT: u64 = 350;
+    in_own_process("server::idle_connections_cost_little_memory", "", || {
+        let fixture = Fixture::new();
+        fixture.engine.set_bytes(b"k", &[b'v'; 10_000]).unwrap();
+        let mut clients = Vec::new();
+        let mut more = |count| {
+            for _ in 0..count {
+                let mut client = fixture.connect();
+                assert!(client.ask(&get("k")).len() > 10_000);
+                clients.push(client.stream);
+            }
+        };
+        // Threads and allocator warm up.
+        more(100);
+        let before_kib = status_kib("RssAnon");
+        more(COUNT);
+        let grown_kib = status_kib("RssAnon") - before_kib;
+        assert!(grown_kib <= COUNT * 4, "{grown_kib} KiB for {COUNT} connections");
+    });
+}
+
 #[test]
 fn dropping_the_server_stops_it() {
     let fixture = Fixture::new();
