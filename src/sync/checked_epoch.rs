@@ -66,14 +66,18 @@ impl Guard {
     ///
     /// `shared` was unlinked by the caller, so that nobody who pins from now on can load it.
     pub(crate) unsafe fn defer_destroy<T: 'static>(&self, shared: Shared<'_, T>) {
-        // Pairs with the one in `pin`.
-        fence();
         let raw = shared.raw;
         // SAFETY: it came from a `Box` in `Owned::new`, and is run once, when nobody can hold a
         // reference any more: by the contract for later guards, by the books for earlier ones.
-        let free = move || drop(unsafe { Box::from_raw(raw) });
+        self.defer(move || drop(unsafe { Box::from_raw(raw) }));
+    }
+
+    /// Calls `done` when every guard is gone that is there now.
+    pub(crate) fn defer<R>(&self, done: impl FnOnce() -> R + 'static) {
+        // Pairs with the one in `pin`.
+        fence();
         BOOKS.with_borrow_mut(|books| {
-            books.retired.push((books.pinned.clone(), Box::new(free)));
+            books.retired.push((books.pinned.clone(), Box::new(move || drop(done()))));
         });
     }
 
