@@ -27,15 +27,14 @@ MODELS_MANIFEST := --locked --manifest-path tests/models/Cargo.toml
 PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-# What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
-# profile; libkvs, and what is built on it, in release. The two share next to nothing, so they run
-# side by side.
-DEV_STEPS := fmt clippy tidy features doc rust-test corruption histories models doctest examples deny \
-	peers bench-build
-RELEASE_STEPS := ffi valgrind python demo readme kill
+# What `make test` runs: two lists side by side, in each the telling steps first. Tests build in the
+# dev profile; libkvs, and what is built on it, in release. What ends the second list finds most of
+# what it needs built by the first.
+STEPS := fmt clippy tidy rust-test corruption histories kill deny
+STEPS_BESIDE := ffi valgrind python demo readme models peers features doc doctest examples bench-build
 
 # No target is a file: neither what `make help` lists nor the steps.
-.PHONY: $(DEV_STEPS) $(RELEASE_STEPS) \
+.PHONY: $(STEPS) $(STEPS_BESIDE) \
 	$(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## This list
@@ -49,7 +48,7 @@ demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client ta
 		--client $(BUILT)/kvs-client --directory target/demo
 
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
-	@.ci/steps $(DEV_STEPS) -- $(RELEASE_STEPS)
+	@.ci/steps $(STEPS) -- $(STEPS_BESIDE)
 
 bench: cc ## Benchmarks, measured (a quiet machine, please)
 	$(CARGO) bench --bench engines
@@ -225,11 +224,12 @@ deny: ## Licences and sources of the dependencies (deny.toml)
 	.ci/need python3 python3 --version
 	python3 .ci/deny.py
 
-# With two stores that need no library of the system and share the crates already built here: the
-# harness stays sound at the price of some seconds. `make peers-test` is the whole.
+# With two stores that need no library of the system. `make peers-test` is the whole. In a directory of
+# its own: a library for C bears no mark of how it was built, so two builds of libkvs would take
+# each other's place.
 peers: cc ## benches/peers: lints, and its own tests over kvs and sled
-	cd benches/peers && $(CARGO) clippy --locked --all-targets $(PEERS_FEW) -- -D warnings
-	cd benches/peers && $(CARGO) test --locked $(PEERS_FEW)
+	cd benches/peers && $(PEERS_CARGO) clippy --locked --all-targets $(PEERS_FEW) -- -D warnings
+	cd benches/peers && $(PEERS_CARGO) test --locked $(PEERS_FEW)
 
 peers-test: peers-libraries ## benches/peers: lints and tests over every store (minutes to build)
 	cd benches/peers && $(PEERS_CARGO) clippy --locked --release --all-targets -- -D warnings

@@ -176,6 +176,14 @@ fn kvs_scan_needs_little_memory() {
     assert_eq!(shell(dir.path(), "ulimit -d 24576; \"$0\" scan | wc -l").trim(), "64");
 }
 
+/// The same, as text and back.
+#[test]
+fn kvs_dump_and_load_need_little_memory() {
+    let dir = store_of_a_mebibyte_a_key("kvs");
+    let script = "ulimit -d 24576; \"$0\" dump | \"$0\" --dir copy load";
+    assert_eq!(shell(dir.path(), script), "writes          64\n");
+}
+
 #[test]
 fn kvs_ends_well_when_the_reader_of_its_lines_has_had_enough() {
     let check_head = |dir: &Path, command: &str, first: &str| {
