@@ -98,14 +98,14 @@ fn a_full_disk_refuses_new_data_and_nothing_else() {
     }
 }
 
-/// The copies of a large file of which much lives may not fit into the reserve. Then compaction says
-/// so and changes nothing; files of which nothing lives need no room to go.
+/// The copies of a large file of which much lives may not fit into the reserve. Then compaction
+/// says so and changes nothing; files of which nothing lives need no room to go.
 #[test]
 fn a_full_disk_keeps_large_files_of_which_much_lives_until_they_are_dead() {
     let model = ModelledDisk::default();
     model.limit(DISK_BYTES);
     let disk: Arc<dyn Disk> = Arc::new(model);
-    let options = options(Durability::Os).segment_bytes_min(1 << 20).segment_bytes_max(1 << 20);
+    let options = options(Route::Tail).segment_bytes_min(1 << 20).segment_bytes_max(1 << 20);
     let store = open(&disk, Path::new(DIR), &options).unwrap();
     let count = fill(&store, 0);
     let is_odd = |number: &usize| number % 2 == 1;
