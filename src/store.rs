@@ -49,6 +49,7 @@ mod opening;
 mod prefetch;
 mod rewrite;
 mod stats;
+mod unordered;
 mod upkeep;
 
 #[cfg(any(test, fuzzing))]
@@ -81,7 +82,7 @@ use crate::store::lookup::lend;
 use crate::store::read_only::Fingerprint;
 use crate::store::record::Draft;
 use crate::store::segments::Segments;
-use crate::store::walk::Walk;
+use crate::store::unordered::Unordered;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
 use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
 use crate::value::Value;
@@ -313,19 +314,7 @@ impl KvsEngine for KvStore {
 
     fn iter(&self) -> Result<Entries> {
         self.core.check_not_closed()?;
-        let (keydir, segments) = (Arc::clone(&self.core.keydir), Arc::clone(&self.core.segments));
-        // Known at the end only: what is damaged may be met as late as that.
-        let doubt = {
-            let segments = Arc::clone(&segments);
-            std::iter::once_with(move || segments.check_certain(None).err().map(Err)).flatten()
-        };
-        let store = self.clone();
-        let walk = Walk::new(keydir, segments, move |segment, offset, record| {
-            // The handle as a whole: it keeps the store open, which its core does not.
-            let handle = &store;
-            handle.core.pair(segment, offset, record)
-        });
-        Ok(Entries::new(walk.chain(doubt)))
+        Ok(Entries::of(Unordered::new(self.clone())))
     }
 
     fn len(&self) -> Result<u64> {

@@ -146,7 +146,7 @@ pub unsafe extern "C" fn kvs_get_stats(
         let store = unsafe { lend("store", store) }?;
         let now = store.read(|engine| Ok(kvs_stats::of(engine)?))?;
         let known = now.bytes();
-        room.put(&[known.get(..stats_len).unwrap_or(known)]);
+        room.put([known.get(..stats_len).unwrap_or(known)]);
         Ok(KVS_OK)
     })
 }

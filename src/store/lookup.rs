@@ -58,16 +58,11 @@ impl Core {
         }
     }
 
-    /// The key and the value of a record that the keydir pointed at, if it stands for a key that is
-    /// there.
-    pub(super) fn pair(
-        &self,
-        segment: &Arc<Segment>,
-        offset: u64,
-        record: &Record<'_>,
-    ) -> Result<Option<(Vec<u8>, Value)>> {
+    /// Whether a record that the keydir pointed at stands for a key that is there, in a store that
+    /// is open.
+    pub(super) fn shows(&self, record: &Record<'_>) -> Result<bool> {
         self.check_not_closed()?;
-        Ok(self.is_there(record)?.then(|| (record.key.to_vec(), lend(segment, offset, record))))
+        self.is_there(record)
     }
 
     /// Whether a record that the keydir points at stands for a key that is there.

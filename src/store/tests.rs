@@ -22,7 +22,7 @@ use crate::options::{Durability, Options, WriteMode};
 use crate::store::KvStore;
 use crate::store::disk::Disk;
 use crate::store::disk::modelled::{ModelledDisk, Moment};
-use crate::store::walk::{Walk, key_of};
+use crate::store::walk::Walk;
 use crate::sync::{Arc, Mutex};
 use crate::write_batch::WriteBatch;
 
@@ -243,9 +243,8 @@ fn content(store: &KvStore) -> Result<Content> {
         }
     }
     // Expired records have entries until they are dropped, and are counted.
-    let entries =
-        Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments), key_of);
-    let entries = entries.collect::<Result<Vec<_>>>()?;
+    let walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
+    let entries = walk.keys().collect::<Result<Vec<_>>>()?;
     assert_eq!(store.len()?, u64::try_from(entries.len()).unwrap(), "keys are counted");
     assert!(content.keys().all(|key| entries.iter().any(|entry| entry == key.as_bytes())));
     Ok(content)

@@ -24,6 +24,8 @@
 //! A walk holds files of compacted segments in place until it comes to the next group or is
 //! dropped. Any number of walks may run at once, each used by one thread at a time.
 
+use std::iter;
+
 use crate::error::{KvsError, Result};
 use crate::store::key_hash::SHARD_COUNT;
 use crate::store::keydir::Keydir;
@@ -47,7 +49,7 @@ pub(crate) fn put_in_order(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     keydir.order().build_once(|| {
-        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments), key_of) {
+        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)).keys() {
             check()?;
             match key {
                 Ok(key) => add_if_there(keydir, segments, &key)?,
@@ -75,15 +77,8 @@ fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) -> Result<()> 
     Ok(())
 }
 
-/// What a walk over keys reads of a record; nothing if it is the tombstone of a batch that was just
-/// being published.
-#[expect(clippy::unnecessary_wraps, reason = "the form of what may fail")]
-pub(crate) fn key_of(_: &Arc<Segment>, _: u64, record: &Record<'_>) -> Result<Option<Vec<u8>>> {
-    Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
-}
-
-/// The records of a store, one for each key, and what `read` makes of them.
-pub(crate) struct Walk<F> {
+/// The records of a store, one for each key.
+pub(crate) struct Walk {
     keydir: Arc<Keydir>,
     segments: Arc<Segments>,
     /// The first shard that was not copied yet.
@@ -92,18 +87,47 @@ pub(crate) struct Walk<F> {
     group: Vec<Location>,
     /// The segments of the group.
     held: Held,
-    read: F,
 }
 
-impl<T, F> Walk<F>
-where
-    F: FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
-{
-    /// A walk over the keys of `keydir`, whose records are in `segments`. `read` is given each with
-    /// its place; what it makes nothing of is passed over.
-    pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>, read: F) -> Self {
+impl Walk {
+    /// A walk over the keys of `keydir`, whose records are in `segments`.
+    pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>) -> Self {
         let (group, held) = (Vec::new(), Held::default());
-        Self { keydir, segments, next_shard: 0, group, held, read }
+        Self { keydir, segments, next_shard: 0, group, held }
+    }
+
+    /// What `read` makes of the next record that it makes something of; it is given each with its
+    /// place. `None` at the end. An error is about one record; the walk goes on behind it.
+    pub(crate) fn next_with<T>(
+        &mut self,
+        mut read: impl FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
+    ) -> Option<Result<T>> {
+        loop {
+            let Some(location) = self.group.pop() else {
+                match self.copy_group() {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(error) => {
+                        // Whoever asks again must not be told the same for ever.
+                        self.next_shard += 1;
+                        return Some(Err(error));
+                    }
+                }
+            };
+            if let Some(made) = self.read_at(location, &mut read).transpose() {
+                return Some(made);
+            }
+        }
+    }
+
+    /// The keys alone.
+    pub(crate) fn keys(mut self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        // Not the tombstone of a batch that was just being published.
+        iter::from_fn(move || {
+            self.next_with(|_, _, record| {
+                Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
+            })
+        })
     }
 
     /// Copies the next shards; false if there are none left.
@@ -118,39 +142,16 @@ where
         Ok(!self.group.is_empty())
     }
 
-    fn read_at(&mut self, location: Location) -> Result<Option<T>> {
+    fn read_at<T>(
+        &self,
+        location: Location,
+        read: &mut impl FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let segment = self.held.get(location.slot()).expect("held since its shard was copied");
         let mut scratch = Scratch::default();
         let record = segment.record(location.offset(), &mut scratch)?;
         let record = segment.verify(record, location.offset())?;
-        (self.read)(segment, location.offset(), &record)
-    }
-}
-
-impl<T, F> Iterator for Walk<F>
-where
-    F: FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
-{
-    type Item = Result<T>;
-
-    /// An error is about one record; the walk goes on behind it.
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(location) = self.group.pop() else {
-                match self.copy_group() {
-                    Ok(true) => continue,
-                    Ok(false) => return None,
-                    Err(error) => {
-                        // Whoever asks again must not be told the same for ever.
-                        self.next_shard += 1;
-                        return Some(Err(error));
-                    }
-                }
-            };
-            if let Some(read) = self.read_at(location).transpose() {
-                return Some(read);
-            }
-        }
+        read(segment, location.offset(), &record)
     }
 }
 
@@ -217,8 +218,7 @@ mod tests {
     fn held_segments_stay_held_when_more_are() {
         let dir = tempfile::tempdir().unwrap();
         let store = restless_store(dir.path());
-        let mut walk =
-            Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments), key_of);
+        let mut walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
         assert!(walk.copy_group().unwrap());
         for key in 0..3_000_u64 {
             store.set_bytes(&key.to_be_bytes(), b"1").unwrap();
@@ -229,7 +229,7 @@ mod tests {
         locations.dedup();
         assert!(locations.len() >= GROUP_ENTRIES);
         for location in locations {
-            assert!(walk.read_at(location).unwrap().is_some(), "{location:?}");
+            assert!(walk.read_at(location, &mut |_, _, _| Ok(Some(()))).is_ok(), "{location:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::store::Stats;
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::{Call, FailingDisk, Fault};
 use crate::store::disk::modelled::ModelledDisk;
-use crate::store::walk::{Walk, key_of};
+use crate::store::walk::Walk;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A disk in memory, a clock, and how stores are opened on them.
@@ -74,8 +74,8 @@ fn check_order(store: &KvStore) {
     store.core.put_in_order().unwrap();
     let order = store.core.keydir.order().first_of(&Scan::all(), usize::MAX);
     let order: Vec<_> = order.into_iter().map(|(key, ())| key).collect();
-    let walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments), key_of);
-    let entries: BTreeSet<_> = walk.map(Result::unwrap).collect();
+    let walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
+    let entries: BTreeSet<_> = walk.keys().map(Result::unwrap).collect();
     assert_eq!(order, Vec::from_iter(entries));
     assert_eq!(store.len().unwrap(), u64::try_from(order.len()).unwrap());
 }
