@@ -107,10 +107,8 @@ clippy: cc ## Lints, warnings are errors
 tidy: cc ## The rules of the house: layers, absences, lengths, words
 	$(CARGO) test --test tidy
 
-# With a test beside it, so that it is built on what `clippy` has built: the dependencies of tests ask
-# for more features of some crates. Without them the library is built by `lib`.
 features: cc ## The bare library, without the second engine and the programs
-	$(CARGO) clippy --no-default-features --lib --test tidy -- -D warnings
+	$(CARGO) clippy --no-default-features --lib -- -D warnings
 
 doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
