@@ -27,14 +27,15 @@ MODELS_MANIFEST := --locked --manifest-path tests/models/Cargo.toml
 PEERS_ARGS ?=
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-# What `make test` runs, in this order: the fast and telling steps first. Tests build in the dev
-# profile; libkvs, and what is built on it, in release.
-STEPS := fmt clippy tidy features doc rust-test kill corruption histories models doctest examples ffi \
-	valgrind python demo readme deny peers bench-build
+# What `make test` runs: two lists side by side, in each the telling steps first. Tests build in the
+# dev profile; libkvs, and what is built on it, in release. What ends the second list finds most of
+# what it needs built by the first.
+STEPS := fmt clippy tidy rust-test corruption histories kill deny
+STEPS_BESIDE := ffi valgrind python demo readme models peers features doc doctest examples bench-build
 
-.PHONY: help test soak soak-churn soak-corruption soak-filesystems soak-fuzz soak-histories soak-kill soak-models \
-	soak-mutants soak-sanitizers bench bench-space bench-open bench-ffi bench-peers bench-peers-quick peers-test lib install \
-	venv header abi header-matrix test-cargo-c $(STEPS)
+# No target is a file: neither what `make help` lists nor the steps.
+.PHONY: $(STEPS) $(STEPS_BESIDE) \
+	$(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -42,11 +43,12 @@ help: ## This list
 demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client talks to them
 	@$(FFI) $(CURDIR)/target/ffi-tests/host
 	@mkdir -p target/demo
-	@$(VENV)/bin/python bindings/python/demo/demo.py --c-host target/ffi-tests/host \
+	@KVS_LIBRARY=$(CURDIR)/$(BUILT)/libkvs.so \
+		$(VENV)/bin/python bindings/python/demo/demo.py --c-host target/ffi-tests/host \
 		--client $(BUILT)/kvs-client --directory target/demo
 
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
-	@.ci/steps $(STEPS)
+	@.ci/steps $(STEPS) -- $(STEPS_BESIDE)
 
 bench: cc ## Benchmarks, measured (a quiet machine, please)
 	$(CARGO) bench --bench engines
@@ -80,7 +82,8 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 		--commit quick
 
 # The long targets, the quick ones first; each ends with a line that says what it has tried.
-SOAK := soak-kill soak-corruption soak-filesystems soak-sanitizers soak-power soak-churn
+SOAK := soak-kill soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
+	soak-power soak-churn
 
 soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
 	@.ci/soak $(SOAK)
@@ -111,7 +114,7 @@ doc: cc ## Documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib
 
 rust-test: cc ## Unit and integration tests
-	$(CARGO) test --no-fail-fast --lib --bins --test it --test allocations --test given_back \
+	$(CARGO) test --no-fail-fast --lib --test it --test allocations --test given_back \
 		--test handles
 
 # In C and in Python: programs that write until they are killed.
@@ -130,6 +133,10 @@ corruption: cc ## Files of a store damaged in one of 211 ways that there are
 
 soak-corruption: cc ## In all ways (about 20 minutes)
 	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
+
+soak-power: cc ## Every failing call, and 5,000,000 losses of power in random histories (an hour)
+	KVS_POWER_STATES=16 $(CARGO) test --release --lib every_failing_call
+	KVS_POWER_LOSSES=5000000 $(CARGO) test --release --lib power_loss_at_any -- --nocapture
 
 soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
 	MALLOC_ARENA_MAX=1 KVS_SOAK_MINUTES=$(KVS_SOAK_MINUTES) $(CARGO) test --release --test churn
@@ -215,18 +222,20 @@ deny: ## Licences and sources of the dependencies (deny.toml)
 	.ci/need python3 python3 --version
 	python3 .ci/deny.py
 
-# With two stores that need no library of the system and share the crates already built here: the
-# harness stays sound at the price of some seconds. `make peers-test` is the whole.
+# With two stores that need no library of the system. `make peers-test` is the whole. In a directory of
+# its own: a library for C bears no mark of how it was built, so two builds of libkvs would take
+# each other's place.
 peers: cc ## benches/peers: lints, and its own tests over kvs and sled
-	cd benches/peers && $(CARGO) clippy --locked --all-targets $(PEERS_FEW) -- -D warnings
-	cd benches/peers && $(CARGO) test --locked $(PEERS_FEW)
+	cd benches/peers && $(PEERS_CARGO) clippy --locked --all-targets $(PEERS_FEW) -- -D warnings
+	cd benches/peers && $(PEERS_CARGO) test --locked $(PEERS_FEW)
 
 peers-test: peers-libraries ## benches/peers: lints and tests over every store (minutes to build)
 	cd benches/peers && $(PEERS_CARGO) clippy --locked --release --all-targets -- -D warnings
 	cd benches/peers && $(PEERS_CARGO) test --locked --release
 
+# On the dependencies that the tests have built: in their own profile they take minutes.
 bench-build: cc ## Benchmarks, built only
-	$(CARGO) bench --no-run
+	$(CARGO) bench --no-run --profile dev
 
 # What the steps stand on.
 

@@ -109,6 +109,8 @@ void open_elsewhere(const char *dir, char *printed, size_t capacity);
 /* "dir/name", in one of a few buffers that are used in turn. */
 const char *path_in(const char *dir, const char *name);
 void write_file(const char *path, const void *bytes, size_t len);
+/* Flips a bit in the middle of the largest file of records in dir. */
+void damage(const char *dir);
 
 /* Ends a forked child: with the number of checks that failed in it. */
 void child_end(int failures_before);

@@ -1,9 +1,11 @@
 /* Scans: which keys they see, in which order, and what the pointers they hand out are worth. */
 #include "harness.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A store that holds each of these keys, with itself twice as its value. */
 static kvs_store *store_of(const char *dir, const char *const *keys, size_t count) {
@@ -219,8 +221,28 @@ static void packed_records_are_whole_and_each_comes_once(const char *dir) {
         if (capacities[c] < 212) continue;
         CHECK_OK(kvs_scan(store, NULL, 0, NULL, 0, 0, &iter));
         check_all_seen_once(iter, count, capacities[c], 1);
+        CHECK_OK(kvs_scan_unordered(store, 0, &iter));
+        check_all_seen_once(iter, count, capacities[c], 1);
     }
     kvs_store_free(store);
+}
+
+/* A record that did not fit is the next one, by whichever way. */
+static void check_leftover_has_no_value(kvs_store *store, int ordered) {
+    char dst[4];
+    size_t used, count, needed = 0, key_len = 0, value_len = 99;
+    const void *key, *value;
+    kvs_iter *iter = NULL;
+
+    if (ordered) CHECK_OK(kvs_scan(store, NULL, 0, NULL, 0, KVS_SCAN_KEYS_ONLY, &iter));
+    else CHECK_OK(kvs_scan_unordered(store, KVS_SCAN_KEYS_ONLY, &iter));
+    CHECK_STATUS(KVS_TOO_SMALL,
+                 kvs_iter_next_many(iter, dst, sizeof dst, &used, &count, &needed));
+    CHECK(needed == 9 || needed == 10);
+    CHECK_OK(kvs_iter_next(iter, &key, &key_len, &value, &value_len));
+    CHECK_NUMBER(needed - 8, key_len);
+    CHECK_NUMBER(0, value_len);
+    kvs_iter_free(iter);
 }
 
 static void keys_alone_are_packed_without_values(const char *dir) {
@@ -240,7 +262,72 @@ static void keys_alone_are_packed_without_values(const char *dir) {
     CHECK_OK(kvs_iter_next_many(iter, dst, sizeof dst, &used, &count, &needed));
     CHECK(used == sizeof packed - 1 && count == 2);
     kvs_iter_free(iter);
+    check_leftover_has_no_value(store, 1);
+    check_leftover_has_no_value(store, 0);
     kvs_store_free(store);
+}
+
+/* What a scan of a damaged store comes to: how many records there were, and how many failures. */
+typedef struct outcome {
+    int records, failures;
+} outcome;
+
+static outcome scan_damaged(kvs_store *store, int ordered, int many) {
+    outcome found = {0, 0};
+    kvs_iter *iter = NULL;
+    kvs_status status = ordered ? kvs_scan(store, NULL, 0, NULL, 0, 0, &iter)
+                                : kvs_scan_unordered(store, 0, &iter);
+    while (CHECK(found.records + found.failures <= 200)) {
+        char dst[4096];
+        const void *key, *value;
+        size_t used, count = 1, needed, key_len, value_len;
+        if (many) status = kvs_iter_next_many(iter, dst, sizeof dst, &used, &count, &needed);
+        else status = kvs_iter_next(iter, &key, &key_len, &value, &value_len);
+        if (status == KVS_END) break;
+        if (status == KVS_OK) found.records += (int)count;
+        else if (CHECK_FAILS(KVS_ERR_CORRUPT, "seg-", status)) found.failures++;
+    }
+    kvs_iter_free(iter);
+    return found;
+}
+
+/* Without the hints of its files a store knows less of what is damaged, and doubts more. */
+static void remove_hints(const char *dir) {
+    DIR *list = opendir(dir);
+    struct dirent *entry;
+    int removed = 0;
+    while (list != NULL && (entry = readdir(list)) != NULL)
+        if (strstr(entry->d_name, ".hint") != NULL)
+            removed += unlink(path_in(dir, entry->d_name)) == 0;
+    if (list != NULL) closedir(list);
+    CHECK(removed > 0);
+}
+
+static void damage_is_met_by_either_way_to_read(const char *dir) {
+    char value[1000];
+    kvs_store *store;
+    uint32_t key;
+    int hints, ordered;
+
+    if (!engine_is("kvs")) return;
+    store = open_store(dir);
+    memset(value, 'v', sizeof value);
+    for (key = 0; key < 100; key++) CHECK_OK(kvs_set(store, &key, sizeof key, value, sizeof value));
+    kvs_store_free(store);
+    damage(dir);
+    for (hints = 1; hints >= 0; hints--) {
+        if (!hints) remove_hints(dir);
+        store = open_store(dir);
+        for (ordered = 0; ordered < 2; ordered++) {
+            const outcome one = scan_damaged(store, ordered, 0);
+            const outcome many = scan_damaged(store, ordered, 1);
+            if (hints) CHECK_NUMBER(99, one.records);
+            CHECK(one.failures > 0);
+            CHECK_NUMBER(one.records, many.records);
+            CHECK_NUMBER(one.failures, many.failures);
+        }
+        kvs_store_free(store);
+    }
 }
 
 static void iterators_and_store_are_freed_in_any_order(const char *dir) {
@@ -275,6 +362,7 @@ const phase scans_phases[] = {
     {"pointers_are_good_until_the_next_call", PLAIN, pointers_are_good_until_the_next_call},
     {"packed_records_are_whole_and_each_comes_once", PLAIN,
      packed_records_are_whole_and_each_comes_once},
+    {"damage_is_met_by_either_way_to_read", PLAIN, damage_is_met_by_either_way_to_read},
     {"keys_alone_are_packed_without_values", PLAIN, keys_alone_are_packed_without_values},
     {"iterators_and_store_are_freed_in_any_order", PLAIN,
      iterators_and_store_are_freed_in_any_order},

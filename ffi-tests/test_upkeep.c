@@ -39,35 +39,6 @@ static void a_checkpoint_opens_and_holds_what_was_there(const char *dir) {
     kvs_store_free(store);
 }
 
-/* Flips a bit in the middle of the largest file of a directory. */
-static void damage(const char *dir) {
-    DIR *list = opendir(dir);
-    struct dirent *entry;
-    char path[512] = "", byte = 0;
-    long longest = 0;
-    FILE *file;
-
-    while (list != NULL && (entry = readdir(list)) != NULL) {
-        long len;
-        if (strstr(entry->d_name, "seg-") != entry->d_name) continue;
-        file = fopen(path_in(dir, entry->d_name), "rb");
-        if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (len = ftell(file)) <= longest) {
-            if (file != NULL) fclose(file);
-            continue;
-        }
-        longest = len;
-        snprintf(path, sizeof path, "%s", path_in(dir, entry->d_name));
-        fclose(file);
-    }
-    if (list != NULL) closedir(list);
-    file = fopen(path, "r+b");
-    if (!CHECK(file != NULL)) return;
-    CHECK(fseek(file, longest / 2, SEEK_SET) == 0 && fread(&byte, 1, 1, file) == 1);
-    byte ^= 0x10;
-    CHECK(fseek(file, longest / 2, SEEK_SET) == 0 && fwrite(&byte, 1, 1, file) == 1);
-    fclose(file);
-}
-
 /* Whether the bytes of a buffer contain a text. Frees it. */
 static int says(kvs_buf *buf, const char *text) {
     char *copy = calloc(1, kvs_buf_len(buf) + 1);

@@ -312,10 +312,10 @@ extern "C" {
 #define KVS_READ_POSITIONED 1
 
 /**
- * Write through a small mapped file: fastest, and as safe from the death of the process. Where the
- * file system does not allow it, and with KVS_DURABILITY_SYNC, this is KVS_WRITE_MODE_DIRECT;
- * has_tail of kvs_stats says which it is. A disk that fails under the mapped file kills the process
- * with SIGBUS. The default.
+ * Write through a small mapped file: fastest, and as safe from the death of the process. Where
+ * the file system does not allow it, and with KVS_DURABILITY_SYNC, this is KVS_WRITE_MODE_DIRECT;
+ * has_tail of kvs_stats says which it is. A disk that fails under the mapped file kills the
+ * process with SIGBUS. The default.
  */
 #define KVS_WRITE_MODE_TAIL 0
 
@@ -1643,10 +1643,10 @@ KVS_API KVS_MUST_USE kvs_status kvs_get_stats(kvs_store *store, kvs_stats *stats
 
 /**
  * The same figures as JSON: an object whose members are called as those of kvs_stats, of which
- * is_poisoned, is_reserve_lent and has_tail are true or false. Beyond them it has background_error,
- * the text of what background compaction failed with last, until kvs_compact has returned it, or
- * null; and group_sizes, an array that says how many groups were of 1 record, of 2 or 3, 4 to 7
- * and so on. Later versions may add members.
+ * is_poisoned, is_reserve_lent and has_tail are true or false. Beyond them it has
+ * background_error, the text of what background compaction failed with last, until kvs_compact has
+ * returned it, or null; and group_sizes, an array that says how many groups were of 1 record, of 2
+ * or 3, 4 to 7 and so on. Later versions may add members.
  *
  * Ownership: *json is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the end.
  *            NULL is stored on failure.

@@ -161,6 +161,10 @@ impl KvsEngine for AnyEngine {
         on_engine!(self, engine => engine.get_bytes(key))
     }
 
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
+        on_engine!(self, engine => engine.get_many(keys))
+    }
+
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
         on_engine!(self, engine => engine.remove_bytes(key))
     }

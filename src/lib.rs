@@ -22,7 +22,7 @@
 //!
 //! | [`Durability`] | survives | costs |
 //! |---|---|---|
-//! | `Os` | the death of the process (`kill -9`) | one shared `pwrite` |
+//! | `Os` | the death of the process (`kill -9`) | a copy within memory |
 //! | `Interval(d)`, default, 500 ms | as `Os`; power loss costs at most the last `d` | the same |
 //! | `Sync` | power loss | one shared `fdatasync` |
 //!

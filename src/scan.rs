@@ -160,15 +160,47 @@ fn successor(key: &[u8]) -> Vec<u8> {
 ///
 /// It may be sent to another thread. Dropping it ends the scan at no cost.
 pub struct Entries {
-    inner: Box<dyn Iterator<Item = Result<(Vec<u8>, Value)>> + Send>,
+    source: Box<dyn Source>,
     ended: bool,
+}
+
+/// A key and its value.
+pub(crate) type Entry = (Vec<u8>, Value);
+
+/// Where the entries of a scan come from.
+pub(crate) trait Source: Send {
+    /// The next entry; `None` at the end.
+    fn next(&mut self) -> Option<Result<Entry>>;
+
+    /// Shows the next entry to `take`, which copies what it wants and says whether it did: for who
+    /// copies anyway, and need not make each key and value last. What was not taken is returned.
+    fn offer(&mut self, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Option<Result<Offered>> {
+        Some(self.next()?.map(|entry| Offered::of(entry, take)))
+    }
+}
+
+/// What came of an offer.
+pub(crate) enum Offered {
+    Taken,
+    Left(Entry),
+}
+
+impl Offered {
+    fn of((key, value): Entry, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Self {
+        if take(&key, &value) { Self::Taken } else { Self::Left((key, value)) }
+    }
 }
 
 impl Entries {
     /// Entries that `inner` finds, for an engine to hand out. After [`KvsError::Closed`] or the
     /// end `inner` is not asked again.
     pub fn new(inner: impl Iterator<Item = Result<(Vec<u8>, Value)>> + Send + 'static) -> Self {
-        Self { inner: Box::new(inner), ended: false }
+        Self::of(OneByOne(inner))
+    }
+
+    /// As [`Entries::new`].
+    pub(crate) fn of(source: impl Source + 'static) -> Self {
+        Self { source: Box::new(source), ended: false }
     }
 
     /// Entries of those of `keys` that are still in `store` when their turn comes.
@@ -177,16 +209,20 @@ impl Entries {
         keys: impl Iterator<Item = Result<Vec<u8>>> + Send + 'static,
         keys_only: bool,
     ) -> Self {
-        let value_of = move |key: &[u8]| {
-            if keys_only {
-                return Ok(store.contains(key)?.then(Value::default));
-            }
-            store.get_bytes(key)
-        };
-        Self::new(keys.filter_map(move |key| {
-            let entry = key.and_then(|key| Ok(value_of(&key)?.map(|value| (key, value))));
-            entry.transpose()
-        }))
+        Self::of(ByKey { store, keys, keys_only })
+    }
+
+    /// As `next`, and see [`Source::offer`].
+    pub(crate) fn offer(
+        &mut self,
+        take: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Option<Result<Offered>> {
+        if self.ended {
+            return None;
+        }
+        let offered = self.source.offer(take);
+        self.ended = matches!(offered, None | Some(Err(KvsError::Closed)));
+        offered
     }
 }
 
@@ -197,9 +233,69 @@ impl Iterator for Entries {
         if self.ended {
             return None;
         }
-        let item = self.inner.next();
+        let item = self.source.next();
         self.ended = matches!(item, None | Some(Err(KvsError::Closed)));
         item
+    }
+}
+
+struct OneByOne<I>(I);
+
+impl<I: Iterator<Item = Result<Entry>> + Send> Source for OneByOne<I> {
+    fn next(&mut self) -> Option<Result<Entry>> {
+        self.0.next()
+    }
+}
+
+struct ByKey<E, I> {
+    store: E,
+    keys: I,
+    keys_only: bool,
+}
+
+impl<E: KvsEngine, I: Iterator<Item = Result<Vec<u8>>> + Send> ByKey<E, I> {
+    fn value_of(&self, key: &[u8]) -> Result<Option<Value>> {
+        if self.keys_only {
+            return Ok(self.store.contains(key)?.then(Value::default));
+        }
+        self.store.get_bytes(key)
+    }
+}
+
+impl<E: KvsEngine, I: Iterator<Item = Result<Vec<u8>>> + Send> Source for ByKey<E, I> {
+    fn next(&mut self) -> Option<Result<Entry>> {
+        loop {
+            let entry = self.keys.next()?.and_then(|key| Ok((self.value_of(&key)?, key)));
+            match entry {
+                Ok((None, _)) => {}
+                Ok((Some(value), key)) => return Some(Ok((key, value))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    fn offer(&mut self, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Option<Result<Offered>> {
+        if self.keys_only {
+            return Some(self.next()?.map(|entry| Offered::of(entry, take)));
+        }
+        loop {
+            let taken = self.keys.next()?.and_then(|key| {
+                let taken = self.store.get_with(&key, |value| take(&key, value))?;
+                Ok((taken, key))
+            });
+            let key = match taken {
+                Ok((None, _)) => continue,
+                Ok((Some(true), _)) => return Some(Ok(Offered::Taken)),
+                Ok((Some(false), key)) => key,
+                Err(error) => return Some(Err(error)),
+            };
+            // Looked up once more, to make it last; it may be gone by now.
+            match self.store.get_bytes(&key) {
+                Ok(None) => {}
+                Ok(Some(value)) => return Some(Ok(Offered::Left((key, value)))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 

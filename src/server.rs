@@ -124,9 +124,15 @@ impl<E: KvsEngine, P: ThreadPool> KvServer<E, P> {
         }
         let local_addr = listener.local_addr().map_err(failed)?;
         let failed = |source| net("serve", &local_addr, source);
+        options.check_descriptors();
         let drain_timeout = options.drain_timeout;
         let control = Arc::new(Control::new(Arc::new(Poller::new().map_err(failed)?)));
-        let shared = Arc::new(Shared { engine, options, control: Arc::clone(&control) });
+        let shared = Arc::new(Shared {
+            engine,
+            options,
+            control: Arc::clone(&control),
+            unfinished_bytes: Arc::default(),
+        });
         let event_loop = EventLoop::new(shared, pool, listener).map_err(failed)?;
         let thread = {
             let control = Arc::clone(&control);

@@ -49,6 +49,7 @@ mod opening;
 mod prefetch;
 mod rewrite;
 mod stats;
+mod unordered;
 mod upkeep;
 
 #[cfg(any(test, fuzzing))]
@@ -81,11 +82,14 @@ use crate::store::lookup::lend;
 use crate::store::read_only::Fingerprint;
 use crate::store::record::Draft;
 use crate::store::segments::Segments;
-use crate::store::walk::Walk;
+use crate::store::unordered::Unordered;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
 use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
+
+/// So many lookups wait for memory together.
+const PREFETCH_KEYS: usize = 32;
 
 /// A store of ours: an append-only log with an index of 8 bytes a key in memory.
 ///
@@ -236,6 +240,17 @@ impl KvsEngine for KvStore {
         self.core.find(key, lend)
     }
 
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for some in keys.chunks(PREFETCH_KEYS) {
+            self.core.prefetch(some.iter().copied());
+            for key in some {
+                found.push(self.get_bytes(key)?);
+            }
+        }
+        Ok(found)
+    }
+
     fn contains(&self, key: &[u8]) -> Result<bool> {
         Ok(self.core.find(key, |_, _, _| ())?.is_some())
     }
@@ -286,7 +301,12 @@ impl KvsEngine for KvStore {
         let (keydir, keys_only) = (Arc::clone(&self.core.keydir), scan.is_keys_only());
         let doubt = self.core.segments.check_certain(None).err();
         let damage = keydir.order().damage().or(doubt).map(Err);
-        let keys = Batches::new(scan, move |left, n| Ok(keydir.order().first_of(left, n)));
+        let core = Arc::clone(&self.core);
+        let keys = Batches::new(scan, move |left, n| {
+            let keys = core.keydir.order().first_of(left, n);
+            core.prefetch(keys.iter().map(|(key, ())| &**key));
+            Ok(keys)
+        });
         let keys = keys.map(|key| key.map(|(key, ())| key));
         let keys = damage.into_iter().chain(keys);
         Ok(Entries::of_keys(self.clone(), keys, keys_only))
@@ -294,13 +314,7 @@ impl KvsEngine for KvStore {
 
     fn iter(&self) -> Result<Entries> {
         self.core.check_not_closed()?;
-        let (keydir, segments) = (Arc::clone(&self.core.keydir), Arc::clone(&self.core.segments));
-        // Known at the end only: what is damaged may be met as late as that.
-        let doubt = {
-            let segments = Arc::clone(&segments);
-            std::iter::once_with(move || segments.check_certain(None).err().map(Err)).flatten()
-        };
-        Ok(Entries::of_keys(self.clone(), Walk::new(keydir, segments).chain(doubt), false))
+        Ok(Entries::of(Unordered::new(self.clone())))
     }
 
     fn len(&self) -> Result<u64> {

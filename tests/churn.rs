@@ -5,9 +5,9 @@
 //! compared with the last: memory (without mapped files, which are the page cache's), descriptors,
 //! mappings and space on disk must be as they were.
 //!
-//! `KVS_SOAK_MINUTES` is how long (`make soak-churn`: an hour). With `MALLOC_ARENA_MAX=1` glibc keeps
-//! one heap; otherwise each of a dozen grows to the most that was ever needed at once, which takes
-//! hours and is not the store's doing.
+//! `KVS_SOAK_MINUTES` is how long (`make soak-churn`: an hour). With `MALLOC_ARENA_MAX=1` glibc
+//! keeps one heap; otherwise each of a dozen grows to the most that was ever needed at once, which
+//! takes hours and is not the store's doing.
 #![expect(
     clippy::as_conversions,
     clippy::cast_precision_loss,

@@ -1,7 +1,6 @@
 //! Memory that is not needed any more is given back.
 //!
 //! In a process of its own, so that nothing else takes memory meanwhile.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use kvs::{Durability, KvStore, KvsEngine, Options, Scan};
 use peak_alloc::PeakAlloc;

@@ -53,6 +53,7 @@ rules! {
     every_atomic_ordering_has_its_reason,
     every_option_is_in_the_readme,
     the_map_shows_every_room,
+    tests_that_are_named_are_there,
     every_c_function_is_tested_and_bound,
     every_limit_has_a_test,
 }
@@ -186,6 +187,16 @@ const PLANTED: &[Planted] = &[
     ("every_option_is_in_the_readme", &[("src/options.rs", "")], "src/options.rs:1"),
     ("the_map_shows_every_room", &[("ARCHITECTURE.md", ""), ("src/a.rs", "")], "src/a.rs:1"),
     ("the_map_shows_every_room", &[("ARCHITECTURE.md", "a\n`b/c.rs`")], "ARCHITECTURE.md:2"),
+    (
+        "tests_that_are_named_are_there",
+        &[
+            ("ARCHITECTURE.md", "`a_b_c_d`, `a_b_c_e`,\n`a_b_c_f`, `make a_b` and `a_b_c_g`"),
+            ("tests/it/a.rs", "fn a_b_c_d() {}\nfn a_b_c_g_h() {}"),
+            ("ffi-tests/a.c", "static void a_b_c_f(const char *dir) {"),
+            ("bindings/python/tests/a.py", "def a_b_c_e() -> None:"),
+        ],
+        "ARCHITECTURE.md:2",
+    ),
     (
         "every_c_function_is_tested_and_bound",
         &[

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! open the store -> listen -> say so on standard error (and in the port file)
+//!   what goes wrong meanwhile is said there too
 //!   SIGTERM, SIGINT: answer what is under way, close the store, exit 0
 //!   a second one:    exit at once; the store recovers when it is opened again
 //! ```
@@ -31,8 +32,9 @@ use signal_hook::iterator::Signals;
 
 type Server = KvServer<AnyEngine, AnyThreadPool>;
 
-/// How long requests under way may take to end when the server is asked to stop.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// How long clients may take for their replies when the server is asked to stop (5 s): who stops
+/// services, stops waiting after ten.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Serve a key-value store over TCP.
 #[derive(Parser)]
@@ -46,8 +48,7 @@ struct Arguments {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4000")]
     addr: SocketAddr,
 
-    /// kvs or sled; must be what DIR was created with
-    /// [default: what DIR holds, else kvs]
+    /// kvs or sled [default: what DIR holds, else kvs]
     #[arg(long, value_name = "NAME", hide_possible_values = true, verbatim_doc_comment,
           value_parser = PossibleValuesParser::new(kvs::ENGINE_NAMES))]
     engine: Option<String>,
@@ -75,6 +76,10 @@ struct Arguments {
           value_parser = clap::value_parser!(u32).range(1..))]
     connections_max: u32,
 
+    /// Let other machines in, without passwords
+    #[arg(long)]
+    unprotected: bool,
+
     /// Write the port there; for --addr with port 0
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
@@ -88,7 +93,26 @@ fn main() -> ExitCode {
     exit::code("kvs-server", run(Arguments::parse()))
 }
 
+/// What the store and the server have to say.
+struct ToStandardError;
+
+impl log::Log for ToStandardError {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        say(&format!("kvs-server: {}", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
 fn run(arguments: Arguments) -> kvs::Result<()> {
+    if log::set_logger(&ToStandardError).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    check_addr(arguments.addr, arguments.unprotected)?;
     // From here on a signal is either answered by a drain or, the second time, obeyed at once.
     let signals = listen_for_signals()?;
 
@@ -112,6 +136,18 @@ fn run(arguments: Arguments) -> kvs::Result<()> {
     let outcome = server.wait(None).map(drop);
     // Closed even if the server failed: what was answered must be durable.
     engine.close().and(outcome)
+}
+
+/// Refuses to let strangers in by mistake.
+fn check_addr(addr: SocketAddr, is_unprotected: bool) -> kvs::Result<()> {
+    if is_unprotected || addr.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(KvsError::InvalidOption {
+        name: "addr",
+        must: "127.0.0.1 or ::1, since there are no passwords: let others in by a tunnel (ssh -L), \
+               by a proxy that asks them for one, or by --unprotected if only friends can reach it",
+    })
 }
 
 fn durability(text: &str) -> Result<Durability, String> {

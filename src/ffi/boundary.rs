@@ -152,14 +152,23 @@ pub(super) fn boundary_or<R>(otherwise: R, body: impl FnOnce() -> R) -> R {
     })
 }
 
+#[inline]
 fn caught<R>(body: impl FnOnce() -> R) -> Result<R, String> {
-    let outside = INSIDE.try_with(|inside| inside.replace(true));
-    let result = panic::catch_unwind(AssertUnwindSafe(body));
-    let _ = INSIDE.try_with(|inside| inside.set(outside.unwrap_or(false)));
-    result.map_err(|_| {
-        let heard = PANIC_TEXT.try_with(RefCell::take).ok().flatten();
-        heard.unwrap_or_else(|| "panic without a text".to_owned())
+    // Found once for both uses: in a shared library the place of what is a thread's own takes a
+    // call. It has nothing to drop, so it is there as long as the thread is.
+    INSIDE.with(|inside| {
+        let outside = inside.replace(true);
+        let result = panic::catch_unwind(AssertUnwindSafe(body));
+        inside.set(outside);
+        result.map_err(|_| heard())
     })
+}
+
+/// What the panic hook heard last on this thread.
+#[cold]
+fn heard() -> String {
+    let heard = PANIC_TEXT.try_with(RefCell::take).ok().flatten();
+    heard.unwrap_or_else(|| "panic without a text".to_owned())
 }
 
 /// Keeps panics inside [`boundary`], and those of the library's own threads, off the standard
@@ -370,14 +379,16 @@ impl Room {
 
     /// Copies `parts` there, one after the other, and returns true; or does nothing and returns
     /// false if they do not fit.
-    pub(super) fn put(&mut self, parts: &[&[u8]]) -> bool {
-        let all = parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(part.len()));
-        if all.is_none_or(|len| len > self.left) {
+    #[inline]
+    pub(super) fn put<const COUNT: usize>(&mut self, parts: [&[u8]; COUNT]) -> bool {
+        let len = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        if len > self.left {
             return false;
         }
-        for part in parts.iter().filter(|part| !part.is_empty()) {
+        for part in parts {
             // SAFETY: `new`'s contract: `self.left` bytes at `next` are writable and nobody else's,
-            // so they do not overlap `part`, and the parts are at most as many (checked above).
+            // so they do not overlap `part`, and the parts are at most as many (checked above);
+            // any pointer will do for none.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), self.next, part.len()) };
             // SAFETY: at most one past the end of those bytes, by the same check.
             self.next = unsafe { self.next.add(part.len()) };

@@ -74,7 +74,7 @@ pub unsafe extern "C" fn kvs_get_into(
         let mut room = unsafe { Room::new("dst", dst, capacity) }?;
         // SAFETY: promises 1, 2 and 4.
         let (store, key) = unsafe { store_and_key(store, key, key_len) }?;
-        let copy = |value: &[u8]| (value.len(), room.put(&[value]));
+        let copy = |value: &[u8]| (value.len(), room.put([value]));
         let Some((len, fits)) = store.read(|engine| Ok(engine.get_with(key, copy)?))? else {
             return Ok(KVS_NOT_FOUND);
         };

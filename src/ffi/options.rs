@@ -11,8 +11,8 @@ use super::boundary::{
 };
 use super::status::{KVS_OK, kvs_status};
 use crate::options::{
-    Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_LEN_MAX,
-    WriteMode,
+    Durability, KEY_LEN_MAX, Options, ReadMode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    VALUE_LEN_MAX, WriteMode,
 };
 use crate::server::ServerOptions;
 
@@ -100,10 +100,10 @@ pub const KVS_READ_MAPPED: u32 = 0;
 /// Read by system calls: a failing disk is a KVS_ERR_IO. Several times slower.
 pub const KVS_READ_POSITIONED: u32 = 1;
 
-/// Write through a small mapped file: fastest, and as safe from the death of the process. Where the
-/// file system does not allow it, and with KVS_DURABILITY_SYNC, this is KVS_WRITE_MODE_DIRECT;
-/// has_tail of kvs_stats says which it is. A disk that fails under the mapped file kills the process
-/// with SIGBUS. The default.
+/// Write through a small mapped file: fastest, and as safe from the death of the process. Where
+/// the file system does not allow it, and with KVS_DURABILITY_SYNC, this is KVS_WRITE_MODE_DIRECT;
+/// has_tail of kvs_stats says which it is. A disk that fails under the mapped file kills the
+/// process with SIGBUS. The default.
 pub const KVS_WRITE_MODE_TAIL: u32 = 0;
 /// Write by system calls: a failing disk is a KVS_ERR_IO. Slower.
 pub const KVS_WRITE_MODE_DIRECT: u32 = 1;

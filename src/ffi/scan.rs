@@ -18,7 +18,7 @@ use super::store::kvs_store;
 use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
-use crate::scan::{Entries, Scan};
+use crate::scan::{Entries, Offered, Scan};
 use crate::value::Value;
 
 /// For scans: from the last key to the first.
@@ -64,16 +64,21 @@ impl kvs_iter {
         }
     }
 
-    /// The next record, `None` at the end.
-    fn next(&mut self) -> Outcome<Option<Entry>> {
+    /// What an earlier call has left over; a failure if there is none and nothing can follow.
+    fn left_over(&mut self) -> Outcome<Option<Entry>> {
         if self.born.is_past() {
             return Err(Failure::Forked);
         }
         if let Some(kept) = self.pending.take() {
             return Ok(Some(kept?));
         }
-        if self.closed {
-            return Err(KvsError::Closed.into());
+        if self.closed { Err(KvsError::Closed.into()) } else { Ok(None) }
+    }
+
+    /// The next record, `None` at the end.
+    fn next(&mut self) -> Outcome<Option<Entry>> {
+        if let Some(entry) = self.left_over()? {
+            return Ok(Some(entry));
         }
         // Taken out meanwhile: if this panics they are gone, and later calls say so.
         let mut entries = self.entries.take().ok_or(Failure::Poisoned)?;
@@ -84,37 +89,41 @@ impl kvs_iter {
         Ok(Some((key, if self.keys_only { Value::default() } else { value })))
     }
 
-    /// Packs records into `room`, as many as fit.
+    /// Packs records into `room`, as many as fit. They are copied from where they are: only the one
+    /// that does not fit is made to last.
     fn fill(&mut self, room: &mut Room) -> Outcome<Filled> {
         let mut filled = Filled { status: KVS_OK, used: 0, count: 0, needed: 0 };
-        loop {
-            match self.next() {
-                Ok(Some((key, value))) if packed::put_record(room, &key, &value) => {
-                    filled.used += packed::record_len(&key, &value);
-                    filled.count += 1;
-                }
-                Ok(Some((key, value))) => {
-                    if filled.count == 0 {
-                        filled.status = KVS_TOO_SMALL;
-                        filled.needed = packed::record_len(&key, &value);
-                    }
-                    self.pending = Some(Ok((key, value)));
-                    return Ok(filled);
-                }
-                Ok(None) => {
-                    if filled.count == 0 {
-                        filled.status = KVS_END;
-                    }
-                    return Ok(filled);
-                }
-                // What was packed is handed out first.
-                Err(Failure::Kvs(error)) if filled.count > 0 => {
-                    self.pending = Some(Err(error));
-                    return Ok(filled);
-                }
-                Err(failure) => return Err(failure),
-            }
+        if let Some((key, value)) = self.left_over()?
+            && !filled.take(room, &key, &value)
+        {
+            self.pending = Some(Ok((key, value)));
+            return Ok(filled);
         }
+        // As in `next`.
+        let mut entries = self.entries.take().ok_or(Failure::Poisoned)?;
+        let keys_only = self.keys_only;
+        let mut take =
+            |key: &[u8], value: &[u8]| filled.take(room, key, if keys_only { &[] } else { value });
+        let left = loop {
+            match entries.offer(&mut take) {
+                Some(Ok(Offered::Taken)) => {}
+                Some(Ok(Offered::Left((key, _)))) if keys_only => {
+                    break Some(Ok((key, Value::default())));
+                }
+                Some(Ok(Offered::Left(entry))) => break Some(Ok(entry)),
+                Some(Err(error)) => break Some(Err(error)),
+                None => break None,
+            }
+        };
+        self.entries = Some(entries);
+        self.closed = matches!(left, Some(Err(KvsError::Closed)));
+        match left {
+            // What was packed is handed out first.
+            Some(Err(error)) if filled.count == 0 => return Err(error.into()),
+            None if filled.count == 0 => filled.status = KVS_END,
+            left => self.pending = left,
+        }
+        Ok(filled)
     }
 }
 
@@ -124,6 +133,21 @@ struct Filled {
     used: usize,
     count: usize,
     needed: usize,
+}
+
+impl Filled {
+    /// Packs one more record into `room`, or returns false if it does not fit.
+    fn take(&mut self, room: &mut Room, key: &[u8], value: &[u8]) -> bool {
+        let len = packed::record_len(key, value);
+        let fits = packed::put_record(room, key, value);
+        if fits {
+            self.used += len;
+            self.count += 1;
+        } else if self.count == 0 {
+            (self.status, self.needed) = (KVS_TOO_SMALL, len);
+        }
+        fits
+    }
 }
 
 /// The body of the calls that begin a scan.

@@ -152,7 +152,7 @@ pub unsafe extern "C" fn kvs_server_address(
         let mut address = server.running()?.local_addr().to_string();
         *text_len = address.len();
         address.push('\0');
-        Ok(if room.put(&[address.as_bytes()]) { KVS_OK } else { KVS_TOO_SMALL })
+        Ok(if room.put([address.as_bytes()]) { KVS_OK } else { KVS_TOO_SMALL })
     })
 }
 

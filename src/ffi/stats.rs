@@ -146,16 +146,16 @@ pub unsafe extern "C" fn kvs_get_stats(
         let store = unsafe { lend("store", store) }?;
         let now = store.read(|engine| Ok(kvs_stats::of(engine)?))?;
         let known = now.bytes();
-        room.put(&[known.get(..stats_len).unwrap_or(known)]);
+        room.put([known.get(..stats_len).unwrap_or(known)]);
         Ok(KVS_OK)
     })
 }
 
 /// The same figures as JSON: an object whose members are called as those of kvs_stats, of which
-/// is_poisoned, is_reserve_lent and has_tail are true or false. Beyond them it has background_error,
-/// the text of what background compaction failed with last, until kvs_compact has returned it, or
-/// null; and group_sizes, an array that says how many groups were of 1 record, of 2 or 3, 4 to 7
-/// and so on. Later versions may add members.
+/// is_poisoned, is_reserve_lent and has_tail are true or false. Beyond them it has
+/// background_error, the text of what background compaction failed with last, until kvs_compact has
+/// returned it, or null; and group_sizes, an array that says how many groups were of 1 record, of 2
+/// or 3, 4 to 7 and so on. Later versions may add members.
 ///
 /// Ownership: *json is yours; give it to kvs_buf_free. It is UTF-8 without a zero byte at the end.
 ///            NULL is stored on failure.

@@ -28,13 +28,14 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::control::{Control, Message, NEVER, millis};
 use super::limits::{
-    NEWLINE_GRACE_MS, READ_LEN, STOP_LINGER_MS, STOP_READS_MAX, ServerOptions, TURN_READ_BYTES_MAX,
+    NEWLINE_GRACE_MS, READ_LEN, SMALL_BYTES_MAX, STOP_LINGER_MS, STOP_READS_MAX, ServerOptions,
+    TURN_READ_BYTES_MAX,
 };
 use super::session::{Budget, Host, InputEnd, Pause, Session};
 use super::socket::{self, Registered};
 use super::write_run::Waker;
 use crate::engine::KvsEngine;
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 
 /// What all connections of a server share.
 #[derive(Debug)]
@@ -42,6 +43,34 @@ pub(super) struct Shared<E> {
     pub(super) engine: E,
     pub(super) options: ServerOptions,
     pub(super) control: Arc<Control>,
+    /// Bytes of requests that have arrived in part, of all connections.
+    pub(super) unfinished_bytes: Arc<AtomicUsize>,
+}
+
+/// What one connection has in a sum over all; taken out when it goes.
+#[derive(Debug)]
+struct Share {
+    sum: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    /// Puts `bytes` in the place of what it had, and returns the sum.
+    fn set(&mut self, bytes: usize) -> usize {
+        let before = mem::replace(&mut self.bytes, bytes);
+        // Relaxed: nothing is read on the strength of the sum.
+        if bytes >= before {
+            self.sum.fetch_add(bytes - before, Ordering::Relaxed) + (bytes - before)
+        } else {
+            self.sum.fetch_sub(before - bytes, Ordering::Relaxed) - (before - bytes)
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 pub(super) struct Connection<E> {
@@ -66,6 +95,7 @@ const AGAIN: u64 = 2;
 #[derive(Debug)]
 struct State {
     session: Session,
+    unfinished: Share,
     opened_ms: u64,
     /// Number of the request that arrived in part last.
     partial_number: u64,
@@ -113,6 +143,7 @@ impl<E: KvsEngine> Connection<E> {
         }
         let state = State {
             session,
+            unfinished: Share { sum: Arc::clone(&shared.unfinished_bytes), bytes: 0 },
             opened_ms: control.now_ms(),
             partial_number: 0,
             partial_since_ms: None,
@@ -206,12 +237,13 @@ impl<E: KvsEngine> Connection<E> {
 
     /// Does what can be done now, then rests, yields or closes.
     fn serve(&self, state: &mut State, readable_max: &mut usize) -> io::Result<Turn> {
-        let Shared { engine, options, control } = &*self.shared;
+        let Shared { engine, options, control, .. } = &*self.shared;
         let host = Host { engine, options, waker: &self.waker };
         let mut budget = Budget::default();
         loop {
             let pause = state.session.run(&host, &mut budget);
             self.flush(state)?;
+            let is_too_much = self.hold_unfinished(state);
             match pause {
                 Pause::Writing => return Ok(Turn::Rest),
                 Pause::TurnOver => return Ok(Turn::Yield),
@@ -221,6 +253,9 @@ impl<E: KvsEngine> Connection<E> {
                     if let Some(turn) = self.rest(state, false)? {
                         return Ok(turn);
                     }
+                }
+                Pause::NeedsInput if is_too_much => {
+                    state.session.refuse("too many requests arrive at once; try again later");
                 }
                 Pause::NeedsInput => match self.read_some(state, readable_max)? {
                     Input::Bytes => {}
@@ -237,6 +272,15 @@ impl<E: KvsEngine> Connection<E> {
                 },
             }
         }
+    }
+
+    /// Adds up what has arrived of unfinished requests; whether this one makes it too much.
+    fn hold_unfinished(&self, state: &mut State) -> bool {
+        let options = &self.shared.options;
+        let (before, now) = (state.unfinished.bytes, state.session.unfinished_bytes());
+        let sum = state.unfinished.set(now);
+        let sum_max = options.unfinished_bytes_max.max(options.request_bytes_max);
+        now > before && now > SMALL_BYTES_MAX && sum > sum_max
     }
 
     /// Reads once, into the session; nothing if the turn has no bytes left, or the server is

@@ -1,11 +1,12 @@
 //! What can be chosen when a server is started, and every limit, each with its reason.
 //!
-//! A limit ending in `_MAX` is fixed; a field of [`ServerOptions`] can be chosen. Whatever a
-//! client sends or does not send, memory per connection stays below
-//! `request_bytes_max + output_bytes_max + one reply`, and no thread waits for it.
+//! A limit ending in `_MAX` is fixed; a field of [`ServerOptions`] can be chosen. Whatever clients
+//! send or do not send, memory stays below `unfinished_bytes_max` for all of them together, and for
+//! each [`SMALL_BYTES_MAX`], `output_bytes_max` and one reply; and no thread waits for a client.
 
 use std::time::Duration;
 
+use super::socket;
 use crate::error::{KvsError, Result};
 
 /// Deepest nesting of a JSON request. Ours are 2 deep; what is deeper is an attack on a recursive
@@ -31,6 +32,10 @@ pub(super) const TURN_READ_BYTES_MAX: usize = 1 << 20;
 /// Bytes per `read` (64 KiB): the buffer belongs to the thread, not to the connection.
 pub(super) const READ_LEN: usize = 64 << 10;
 
+/// Bytes of an unfinished request that a connection may have whatever the others have (64 KiB), so
+/// that ordinary requests are served while large ones have to wait.
+pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
+
 /// Buffers of an idle connection above this capacity are given back (2 KiB), so that ten thousand
 /// idle connections cost what their sockets cost.
 pub(super) const IDLE_BUFFER_LEN_MAX: usize = 2 << 10;
@@ -45,6 +50,10 @@ pub(super) const ACCEPTS_PER_TURN_MAX: usize = 64;
 /// Most connections over the limit that are held open so that their error arrives. Further ones
 /// are closed at once.
 pub(super) const REFUSED_MAX: usize = 64;
+
+/// Descriptors that a process with a server needs beside those of its clients (200): clients that
+/// are refused, the files of a store, and its own.
+const DESCRIPTORS_BESIDE: u64 = 200;
 
 /// How long to leave the listener alone when the system has no descriptor to spare, ms.
 pub(super) const ACCEPT_PAUSE_MS: u64 = 100;
@@ -79,6 +88,7 @@ pub(super) const TIMER_TICK_MS: u64 = 10;
 pub struct ServerOptions {
     pub(super) connections_max: usize,
     pub(super) request_bytes_max: usize,
+    pub(super) unfinished_bytes_max: usize,
     pub(super) output_bytes_max: usize,
     pub(super) first_byte_timeout: Duration,
     pub(super) request_timeout: Duration,
@@ -93,6 +103,7 @@ impl Default for ServerOptions {
         Self {
             connections_max: 1024,
             request_bytes_max: 64 << 20,
+            unfinished_bytes_max: 256 << 20,
             output_bytes_max: 1 << 20,
             first_byte_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
@@ -122,6 +133,14 @@ impl ServerOptions {
     /// [`REQUEST_BYTES_MAX`].
     pub fn request_bytes_max(mut self, bytes: usize) -> Self {
         self.request_bytes_max = bytes;
+        self
+    }
+
+    /// Bytes of requests that have arrived in part, of all clients together. Who makes them more
+    /// gets an error, and its connection is closed; requests of a few kilobytes are always taken.
+    /// At least `request_bytes_max`, whatever is said here. Default: 256 MiB.
+    pub fn unfinished_bytes_max(mut self, bytes: usize) -> Self {
+        self.unfinished_bytes_max = bytes;
         self
     }
 
@@ -170,6 +189,20 @@ impl ServerOptions {
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
+    }
+
+    /// Warns of a promise that the process cannot keep. Whom it has no descriptor for is told so.
+    pub(super) fn check_descriptors(&self) {
+        let connections_max = u64::try_from(self.connections_max).unwrap_or(u64::MAX);
+        if let Some(max) = socket::descriptors_max()
+            && connections_max > max
+        {
+            let needed = connections_max.saturating_add(DESCRIPTORS_BESIDE);
+            log::warn!(
+                "this process may open {max} files, too few for {connections_max} clients; raise \
+                 that by `ulimit -n {needed}`"
+            );
+        }
     }
 
     /// Refuses what cannot work.

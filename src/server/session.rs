@@ -146,6 +146,11 @@ impl Session {
         (!self.input.is_empty()).then_some(self.replies_count)
     }
 
+    /// How much of it has arrived, in bytes.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        self.input.len()
+    }
+
     pub(super) fn owes_newline(&self) -> bool {
         self.newline_owed
     }

@@ -1,6 +1,6 @@
 //! Sockets as the server uses them: non-blocking, and known to the poller for as long as they live.
 
-#![expect(unsafe_code, reason = "registering a descriptor with the poller")]
+#![expect(unsafe_code, reason = "registering a descriptor with the poller; asking for a limit")]
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -56,6 +56,14 @@ pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// How many descriptors this process may have, if the system says.
+pub(super) fn descriptors_max() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call needs memory for one `rlimit`, which is lent to it for as long as it lasts.
+    let status = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (status == 0).then_some(limit.rlim_cur)
 }
 
 /// Whether `listener`, which may come from anywhere, listens.

@@ -95,8 +95,8 @@ impl Source {
                 made.files.push(copy);
             }
         }
-        disk.sync_dir(dir)?;
         made.files.push(names::manifest(dir, 1));
+        // Makes the names of all the files durable, its own among them.
         self.manifest.write(disk, dir, 1)?;
         made.files.clear();
         drop(lock);

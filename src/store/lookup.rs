@@ -35,10 +35,7 @@ impl Core {
                     Ok(Look::Other) => {}
                     Ok(Look::Found(segment, record)) => {
                         let record = segment.verify(record, location.offset())?;
-                        self.wait_until_published(&record)?;
-                        self.segments.check_certain(Some(record.seqno))?;
-                        let is_there = record.kind == Kind::Put
-                            && !self.segments.clock.has_passed(record.expiry_ms);
+                        let is_there = self.is_there(&record)?;
                         return Ok(is_there.then(|| read(segment, location.offset(), &record)));
                     }
                     // Perhaps the key's, perhaps not: a readable record of the key is newer.
@@ -48,6 +45,32 @@ impl Core {
             self.segments.check_certain(None)?;
             return damage.map_or(Ok(None), Err);
         }
+    }
+
+    /// Begins to fetch what lookups of `keys` will read: first their slots of the index, then their
+    /// records. For several at once: one lookup by itself has nothing to do meanwhile.
+    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]> + Clone) {
+        let guard = pin();
+        keys.clone().for_each(|key| self.keydir.prefetch(self.keydir.hash(key)));
+        for key in keys {
+            let candidates = self.keydir.candidates(self.keydir.hash(key), &guard);
+            self.segments.prefetch(candidates.into_iter().flatten(), &guard);
+        }
+    }
+
+    /// Whether a record that the keydir pointed at stands for a key that is there, in a store that
+    /// is open.
+    pub(super) fn shows(&self, record: &Record<'_>) -> Result<bool> {
+        self.check_not_closed()?;
+        self.is_there(record)
+    }
+
+    /// Whether a record that the keydir points at stands for a key that is there.
+    #[inline]
+    fn is_there(&self, record: &Record<'_>) -> Result<bool> {
+        self.wait_until_published(record)?;
+        self.segments.check_certain(Some(record.seqno))?;
+        Ok(record.kind == Kind::Put && !self.segments.clock.has_passed(record.expiry_ms))
     }
 
     /// Waits until the batch that `record` belongs to is published as a whole: microseconds, and

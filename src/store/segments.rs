@@ -326,11 +326,13 @@ impl Segments {
         self.table.load(guard).get(slot.index())?.as_ref()
     }
 
-    /// Begins to fetch the record at `location`.
+    /// Begins to fetch the records at `locations`.
     #[inline]
-    pub(crate) fn prefetch(&self, location: Location, guard: &Guard) {
-        if let Some(segment) = self.get(location.slot(), guard) {
-            segment.prefetch(location.offset());
+    pub(crate) fn prefetch(&self, locations: impl Iterator<Item = Location>, guard: &Guard) {
+        for location in locations {
+            if let Some(segment) = self.get(location.slot(), guard) {
+                segment.prefetch(location.offset());
+            }
         }
     }
 

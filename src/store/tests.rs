@@ -243,8 +243,8 @@ fn content(store: &KvStore) -> Result<Content> {
         }
     }
     // Expired records have entries until they are dropped, and are counted.
-    let entries = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
-    let entries = entries.collect::<Result<Vec<_>>>()?;
+    let walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
+    let entries = walk.keys().collect::<Result<Vec<_>>>()?;
     assert_eq!(store.len()?, u64::try_from(entries.len()).unwrap(), "keys are counted");
     assert!(content.keys().all(|key| entries.iter().any(|entry| entry == key.as_bytes())));
     Ok(content)

@@ -19,18 +19,20 @@
 //!   compaction does, and records never change (invariant 1). Their slots are given to no other
 //!   segment meanwhile, so a location keeps its meaning.
 //!
-//! What the walk tells is keys, as they were when their shard was copied. Who wants the value looks
-//! the key up, and learns then whether it is still there.
+//! What the walk tells is records, as they were when their shard was copied: a moment of the walk.
 //!
 //! A walk holds files of compacted segments in place until it comes to the next group or is
 //! dropped. Any number of walks may run at once, each used by one thread at a time.
+
+use std::iter;
 
 use crate::error::{KvsError, Result};
 use crate::store::key_hash::SHARD_COUNT;
 use crate::store::keydir::Keydir;
 use crate::store::location::Location;
-use crate::store::record::Kind;
+use crate::store::record::{Kind, Record};
 use crate::store::scratch::Scratch;
+use crate::store::segment::Segment;
 use crate::store::segments::{Held, Look, Segments};
 use crate::sync::{Arc, pin};
 
@@ -47,7 +49,7 @@ pub(crate) fn put_in_order(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     keydir.order().build_once(|| {
-        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)) {
+        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)).keys() {
             check()?;
             match key {
                 Ok(key) => add_if_there(keydir, segments, &key)?,
@@ -75,7 +77,7 @@ fn add_if_there(keydir: &Keydir, segments: &Segments, key: &[u8]) -> Result<()> 
     Ok(())
 }
 
-/// The keys of a store, one after the other.
+/// The records of a store, one for each key.
 pub(crate) struct Walk {
     keydir: Arc<Keydir>,
     segments: Arc<Segments>,
@@ -85,14 +87,47 @@ pub(crate) struct Walk {
     group: Vec<Location>,
     /// The segments of the group.
     held: Held,
-    scratch: Scratch,
 }
 
 impl Walk {
     /// A walk over the keys of `keydir`, whose records are in `segments`.
     pub(crate) fn new(keydir: Arc<Keydir>, segments: Arc<Segments>) -> Self {
-        let (group, held, scratch) = (Vec::new(), Held::default(), Scratch::default());
-        Self { keydir, segments, next_shard: 0, group, held, scratch }
+        let (group, held) = (Vec::new(), Held::default());
+        Self { keydir, segments, next_shard: 0, group, held }
+    }
+
+    /// What `read` makes of the next record that it makes something of; it is given each with its
+    /// place. `None` at the end. An error is about one record; the walk goes on behind it.
+    pub(crate) fn next_with<T>(
+        &mut self,
+        mut read: impl FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
+    ) -> Option<Result<T>> {
+        loop {
+            let Some(location) = self.group.pop() else {
+                match self.copy_group() {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(error) => {
+                        // Whoever asks again must not be told the same for ever.
+                        self.next_shard += 1;
+                        return Some(Err(error));
+                    }
+                }
+            };
+            if let Some(made) = self.read_at(location, &mut read).transpose() {
+                return Some(made);
+            }
+        }
+    }
+
+    /// The keys alone.
+    pub(crate) fn keys(mut self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        // Not the tombstone of a batch that was just being published.
+        iter::from_fn(move || {
+            self.next_with(|_, _, record| {
+                Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
+            })
+        })
     }
 
     /// Copies the next shards; false if there are none left.
@@ -107,37 +142,16 @@ impl Walk {
         Ok(!self.group.is_empty())
     }
 
-    /// The key of the record at `location`; `None` if it is the tombstone of a batch that was just
-    /// being published.
-    fn key_at(&mut self, location: Location) -> Result<Option<Vec<u8>>> {
+    fn read_at<T>(
+        &self,
+        location: Location,
+        read: &mut impl FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let segment = self.held.get(location.slot()).expect("held since its shard was copied");
-        let record = segment.record(location.offset(), &mut self.scratch)?;
+        let mut scratch = Scratch::default();
+        let record = segment.record(location.offset(), &mut scratch)?;
         let record = segment.verify(record, location.offset())?;
-        Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
-    }
-}
-
-impl Iterator for Walk {
-    type Item = Result<Vec<u8>>;
-
-    /// An error is about one record; the walk goes on behind it.
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(location) = self.group.pop() else {
-                match self.copy_group() {
-                    Ok(true) => continue,
-                    Ok(false) => return None,
-                    Err(error) => {
-                        // Whoever asks again must not be told the same for ever.
-                        self.next_shard += 1;
-                        return Some(Err(error));
-                    }
-                }
-            };
-            if let Some(key) = self.key_at(location).transpose() {
-                return Some(key);
-            }
-        }
+        read(segment, location.offset(), &record)
     }
 }
 
@@ -215,7 +229,7 @@ mod tests {
         locations.dedup();
         assert!(locations.len() >= GROUP_ENTRIES);
         for location in locations {
-            assert!(walk.key_at(location).unwrap().is_some(), "{location:?}");
+            assert!(walk.read_at(location, &mut |_, _, _| Ok(Some(()))).is_ok(), "{location:?}");
         }
     }
 

@@ -206,8 +206,8 @@ impl Writer {
         Some(Leadership(self))
     }
 
-    /// Leads within a few operations of others. Waking a thread takes longer than they do; but where
-    /// they are synced, whoever waits is to become one group.
+    /// Leads within a few operations of others. Waking a thread takes longer than they do; but
+    /// where they are synced, whoever waits is to become one group.
     fn lead_soon(&self, op: &Op<'_>) -> Option<Leadership<'_>> {
         if op.sync || self.durability == Durability::Sync {
             return None;
@@ -332,7 +332,7 @@ impl Writer {
     #[inline]
     fn prefetch_replaced(&self, entry: &Entry<'_>, guard: &Guard) {
         let candidates = self.keydir.candidates(entry.hash, guard);
-        candidates.into_iter().flatten().for_each(|at| self.segments.prefetch(at, guard));
+        self.segments.prefetch(candidates.into_iter().flatten(), guard);
     }
 
     fn stage_batch(

@@ -44,8 +44,8 @@ pub(crate) enum Damage {
 
 /// What a disk may return for a page it has lost.
 const PAGE_LEN: usize = 4096;
-/// Of a file that holds nothing but room, one bit in so many.
-const RESERVE_STRIDE: usize = 4099;
+/// Of room that holds nothing, one bit in so many, and one byte.
+const ROOM_STRIDE: usize = 4099;
 
 /// The files of a store, with their content.
 pub(crate) struct Files(pub(crate) Vec<(PathBuf, Vec<u8>)>);
@@ -94,8 +94,13 @@ impl Files {
     }
 }
 
-fn is_reserve(name: &Path) -> bool {
-    name.to_string_lossy().contains("RESERVE")
+/// Whether the byte at `at` cannot matter: in the files that are made long at once, whatever lies
+/// in a page of zeros.
+fn is_room(name: &Path, bytes: &[u8], at: usize) -> bool {
+    let start = at - at % PAGE_LEN;
+    let page = &bytes[start..bytes.len().min(start + PAGE_LEN)];
+    let is_made_long = ["RESERVE", "TAIL"].contains(&&*name.to_string_lossy());
+    is_made_long && page.iter().all(|byte| *byte == 0)
 }
 
 /// Everything there is to do to `files`.
@@ -103,12 +108,12 @@ pub(crate) fn all(files: &Files) -> Vec<Damage> {
     let mut all = Vec::new();
     for (name, bytes) in &files.0 {
         let file = || name.clone();
-        let stride = if is_reserve(name) { RESERVE_STRIDE } else { 1 };
-        let bits = (0..8 * bytes.len()).step_by(stride);
+        let of_room = |at: &usize| at.is_multiple_of(ROOM_STRIDE) || !is_room(name, bytes, *at);
+        let at = (0..bytes.len()).filter(of_room);
+        let bits = at.clone().flat_map(|at| 8 * at..8 * at + 8);
         all.extend(bits.map(|bit| Damage::FlipBit { file: file(), bit }));
-        let lens = (0..bytes.len()).step_by(stride);
-        all.extend(lens.map(|len| Damage::Cut { file: file(), len }));
-        let pages = (0..bytes.len()).step_by(PAGE_LEN.min(512 * stride));
+        all.extend(at.map(|len| Damage::Cut { file: file(), len }));
+        let pages = (0..bytes.len()).step_by(PAGE_LEN);
         all.extend(pages.map(|offset| Damage::Zeros { file: file(), offset }));
         let tails = ["zero", "zeros", "ones", "itself"];
         all.extend(tails.map(|what| Damage::Append { file: file(), what }));

@@ -163,9 +163,9 @@ fn kvs_scan_keeps_every_byte_on_its_line() {
                  \\xff\\xfe\\xfd\t\n";
     check(KVS, dir.path(), &["scan"], 0, plain, "");
     let json = "{\"key\":\"\u{e9}\",\"value\":\"tab\\t line\\n\\r back\\\\x\"}\n\
-                {\"key_base64\":\"/w==\",\"value\":\"\\u0000\u{7f}\u{85}\"}\n\
-                {\"key_base64\":\"//4=\",\"value_base64\":\"YcM=\"}\n\
-                {\"key_base64\":\"//79\",\"value\":\"\"}\n";
+                {\"key_b64\":\"/w==\",\"value\":\"\\u0000\u{7f}\u{85}\"}\n\
+                {\"key_b64\":\"//4=\",\"value_b64\":\"YcM=\"}\n\
+                {\"key_b64\":\"//79\",\"value\":\"\"}\n";
     check(KVS, dir.path(), &["scan", "--json"], 0, json, "");
 }
 
@@ -176,14 +176,40 @@ fn kvs_scan_needs_little_memory() {
     assert_eq!(shell(dir.path(), "ulimit -d 24576; \"$0\" scan | wc -l").trim(), "64");
 }
 
+/// The same, as text and back.
 #[test]
-fn kvs_scan_ends_well_when_its_reader_has_had_enough() {
+fn kvs_dump_and_load_need_little_memory() {
+    let dir = store_of_a_mebibyte_a_key("kvs");
+    let script = "ulimit -d 24576; \"$0\" dump | \"$0\" --dir copy load";
+    assert_eq!(shell(dir.path(), script), "writes          64\n");
+}
+
+#[test]
+fn kvs_ends_well_when_the_reader_of_its_lines_has_had_enough() {
+    let check_head = |dir: &Path, command: &str, first: &str| {
+        let count = first.len();
+        let script = format!("{{ \"$0\" {command}; echo $? > code; }} | head -c {count}; cat code");
+        assert_eq!(shell(dir, &script), format!("{first}0\n"), "{command}");
+    };
     for engine in kvs::ENGINE_NAMES {
         let dir = store_of_a_mebibyte_a_key(engine);
-        let head =
-            shell(dir.path(), "{ \"$0\" scan --reverse; echo $? > code; } | head -c 4; cat code");
-        assert_eq!(head, "163\t0\n", "{engine}");
+        check_head(dir.path(), "scan --reverse", "163\t");
+        check_head(dir.path(), "dump", "{\"key\":\"1");
     }
+    let dir = store_of_a_mebibyte_a_key("kvs");
+    check_head(dir.path(), "log --values", "{\"file\":\"seg-");
+}
+
+/// `script` gives it a terminal. What is done sooner, or not looked at, shows nothing: every other
+/// test of this file says so.
+#[test]
+fn work_that_lasts_shows_a_bar_on_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("line"), b"{\"key\":\"k\",\"value\":\"v\"}\n").unwrap();
+    let loading = format!("(sleep 0.8; cat line; sleep 0.2; cat line) | {KVS} load");
+    let shown = shell(dir.path(), &format!("script -qec '{loading}' /dev/null"));
+    assert!(shown.contains("loading"), "{shown:?}");
+    assert!(shown.trim_end().ends_with("writes          2"), "{shown:?}");
 }
 
 fn store_of_a_mebibyte_a_key(engine: &str) -> tempfile::TempDir {
@@ -368,6 +394,37 @@ fn client_without_a_server_fails_with_the_address() {
     assert!(output.stdout.is_empty());
 }
 
+/// With no passwords, who can connect can do everything.
+#[test]
+fn server_lets_other_machines_in_only_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let store = store.to_str().unwrap();
+    for addr in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let output = run(SERVER, dir.path(), &[store, "--addr", addr]);
+        let said = text(output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("kvs-server: option addr must be 127.0.0.1 or ::1, "), "{said}");
+        for way_out in ["tunnel", "proxy", "--unprotected"] {
+            assert!(said.contains(way_out), "{said}");
+        }
+        assert!(!Path::new(store).exists(), "opened before it was refused");
+    }
+    let server = Server::start_at(dir.path(), "0.0.0.0:0", &["--unprotected"]);
+    let (_, port) = server.addr.rsplit_once(':').unwrap();
+    let addr = format!("127.0.0.1:{port}");
+    check(CLIENT, dir.path(), &["get", "k", "--addr", &addr], 0, "Key not found\n", "");
+}
+
+/// What nobody waits for is heard all the same.
+#[test]
+fn server_says_on_standard_error_what_it_does_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = Server::start(dir.path(), &["--connections-max", "4000000000"]).said.clone();
+    assert!(said.starts_with("kvs-server: this process may open "), "{said}");
+    assert!(said.contains("raise that by `ulimit -n 4000000200`\n"), "{said}");
+}
+
 #[test]
 fn second_server_on_the_same_address_is_refused() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -485,7 +542,7 @@ struct Server {
     child: Child,
     /// Kept open: a server whose standard error is gone would be another test.
     _stderr: BufReader<ChildStderr>,
-    /// The first line on its standard error.
+    /// Its standard error, up to the line that says where it listens.
     said: String,
     addr: String,
     port_file: PathBuf,
@@ -495,11 +552,16 @@ struct Server {
 impl Server {
     #[track_caller]
     fn start(dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_at(dir, "127.0.0.1:0", arguments)
+    }
+
+    #[track_caller]
+    fn start_at(dir: &Path, addr: &str, arguments: &[&str]) -> Self {
         let port_dir = tempfile::tempdir().unwrap();
         let port_file = port_dir.path().join("port");
         let mut child = Command::new(SERVER)
             .arg(dir)
-            .args(["--addr", "127.0.0.1:0", "--port-file"])
+            .args(["--addr", addr, "--port-file"])
             .arg(&port_file)
             .args(arguments)
             .stdin(Stdio::null())
@@ -509,10 +571,11 @@ impl Server {
             .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
-        stderr.read_line(&mut said).unwrap();
-        let Some((_, addr)) = said.trim_end().split_once("listening on ") else {
-            panic!("the server said {said:?} and ended: {:?}", child.wait());
-        };
+        while !said.contains("listening on ") {
+            let len = stderr.read_line(&mut said).unwrap();
+            assert!(len > 0, "the server said {said:?} and ended: {:?}", child.wait());
+        }
+        let (_, addr) = said.trim_end().split_once("listening on ").unwrap();
         let addr = addr.to_owned();
         Self { child, _stderr: stderr, said, addr, port_file, _port_dir: port_dir }
     }

@@ -638,7 +638,7 @@ fn sled_counts_a_key_before_anyone_has_read_it() {
         });
         let started = std::time::Instant::now();
         let mut seen = 0_u32;
-        while started.elapsed() < Duration::from_millis(1500) {
+        while started.elapsed() < Duration::from_millis(700) {
             while store.contains(&seen.to_le_bytes()).unwrap() {
                 seen += 1;
             }
@@ -812,7 +812,7 @@ fn directory_is_free_again_when_close_returns<F: Factory>() {
         for _ in 0..12 {
             scope.spawn(|| {
                 let dir = tempfile::tempdir().unwrap();
-                for round in 0..60_u8 {
+                for round in 0..30_u8 {
                     let store = F::open(dir.path());
                     for n in 0..round {
                         store.set_bytes(&[n], &vec![n; 3_000 * usize::from(n % 7)]).unwrap();

@@ -332,6 +332,38 @@ fn check_progress(seen: &[Progress], at_least_bytes: u64) {
     assert!(seen.len() > 2, "{seen:?}");
 }
 
+/// Nothing has to be read after a clean close, and everything if the hints are gone.
+#[test]
+fn an_open_that_has_to_read_says_how_far_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let options = Options::new().auto_compaction(false).segment_bytes_min(2 << 20);
+    let store = KvStore::open_with(path, options.clone()).unwrap();
+    for i in 0..200_u32 {
+        store.set_bytes(&i.to_be_bytes(), &vec![7; 64 << 10]).unwrap();
+    }
+    let total_bytes = store.stats().total_bytes;
+    store.close().unwrap();
+    for is_view in [false, true] {
+        let options = || options.clone().read_only(is_view);
+        let open = |seen: &mut Vec<Progress>| {
+            KvStore::open_with_progress(path, options(), &mut |progress| seen.push(progress))
+        };
+        let mut seen = Vec::new();
+        open(&mut seen).unwrap().close().unwrap();
+        assert_eq!(seen, []);
+        for hint in crate::recovery::files(path, "seg-") {
+            if hint.extension().is_some_and(|extension| extension == "hint") {
+                std::fs::remove_file(hint).unwrap();
+            }
+        }
+        let store = open(&mut seen).unwrap();
+        check_progress(&seen, total_bytes);
+        assert_eq!(store.len().unwrap(), 200);
+        store.close().unwrap();
+    }
+}
+
 #[test]
 fn compaction_and_checkpoints_say_how_far_they_have_come() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ use kvs::{
     Durability, KvServer, KvStore, KvsClient, KvsEngine, KvsError, Options, REQUEST_BYTES_MAX,
     ServerOptions,
 };
+use socket2::SockRef;
 
 use self::support::{Client, Fixture, Hooked, address_apart, get, open, remove, set};
 use crate::process::{
@@ -374,6 +375,71 @@ fn the_limit_of_requests_has_a_limit() {
     }
 }
 
+/// Together they hold no more than that, and whoever asks for little is served meanwhile.
+#[test]
+fn unfinished_requests_have_a_limit_for_all_clients_together() {
+    let options = ServerOptions::new().request_bytes_max(500_000).unfinished_bytes_max(1_000_000);
+    // With one thread they come over the limit one by one.
+    let fixture = Fixture::with("shared-queue", 1, options);
+    let request = set("k", &"v".repeat(450_000));
+    let (most, rest) = request.split_at(request.len() - 10);
+    for _ in 0..3 {
+        let mut clients = [(); 3].map(|()| fixture.connect());
+        for client in &mut clients {
+            client.send(most);
+        }
+        // Two of them fit.
+        let is_refused = |client: &mut Client| !client.is_quiet_for(Duration::from_millis(10));
+        let mut refused = 0;
+        eventually("one is refused", || {
+            refused = clients.iter_mut().position(is_refused).unwrap_or(3);
+            refused < 3
+        });
+        let small = set("small", &"v".repeat(20_000));
+        assert_eq!(fixture.exchange(small.as_bytes()), r#"{"Ok":null}"#);
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number == refused {
+                let reply = client.read_to_end();
+                assert!(reply.contains("too many requests arrive at once"), "{reply}");
+            } else {
+                client.send(rest);
+                client.half_close();
+                assert_eq!(client.read_to_end(), r#"{"Ok":null}"#);
+            }
+        }
+    }
+}
+
+/// However little is allowed to all: one request of the longest, one after the other, and small
+/// ones beside it.
+#[test]
+fn the_limit_for_all_clients_leaves_room_for_one_long_request_and_for_small_ones() {
+    let (long, small) = (set("k", &"v".repeat(300_000)), set("small", &"v".repeat(50_000)));
+    let options = ServerOptions::new().request_bytes_max(long.len()).unfinished_bytes_max(1);
+    let fixture = Fixture::with("shared-queue", 2, options);
+    for _ in 0..5 {
+        let mut clients = [&long, &small].map(|request| {
+            let (most, rest) = request.split_at(request.len() - 10);
+            let mut client = fixture.connect();
+            client.send(most);
+            // It has arrived in part.
+            assert!(client.is_quiet_for(Duration::from_millis(20)));
+            (client, rest)
+        });
+        for (client, rest) in &mut clients {
+            client.send_last(rest.as_bytes());
+            assert_eq!(client.read_to_end(), r#"{"Ok":null}"#);
+        }
+        let mut gone = fixture.connect();
+        gone.send(&long[..200_000]);
+        SockRef::from(&gone.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(gone);
+        eventually("what a client had sent is forgotten with it", || {
+            fixture.exchange(long.as_bytes()) == r#"{"Ok":null}"#
+        });
+    }
+}
+
 /// Two gigabytes that never end are refused at the limit, and thrown away rather than kept.
 #[test]
 fn an_endless_request_is_refused_without_memory_for_it() {
@@ -499,7 +565,9 @@ fn silence_and_slow_requests_end_by_deadline_and_idleness_does_not() {
         [(&mut silent, ""), (&mut blank, ""), (&mut half, late), (&mut slow, late)]
     {
         assert_eq!(client.read_line(), last_words);
-        assert!(start.elapsed() >= limit, "cut off after {:?}", start.elapsed());
+        // The server counts whole milliseconds.
+        let lasted = start.elapsed() + Duration::from_millis(1);
+        assert!(lasted >= limit, "cut off after {lasted:?}");
     }
     assert_eq!(half.read_to_end(), "");
     drop(slow);
@@ -886,6 +954,30 @@ fn idle_connections_cost_no_time() {
         thread::sleep(Duration::from_secs(1));
         let ticks = clock.ticks() - before;
         assert!(ticks <= 3, "{ticks} ticks of 10 ms in a second");
+    });
+}
+
+/// Beside their sockets, which are the kernel's.
+#[test]
+fn idle_connections_cost_little_memory() {
+    const COUNT: u64 = 350;
+    in_own_process("server::idle_connections_cost_little_memory", "", || {
+        let fixture = Fixture::new();
+        fixture.engine.set_bytes(b"k", &[b'v'; 10_000]).unwrap();
+        let mut clients = Vec::new();
+        let mut more = |count| {
+            for _ in 0..count {
+                let mut client = fixture.connect();
+                assert!(client.ask(&get("k")).len() > 10_000);
+                clients.push(client.stream);
+            }
+        };
+        // Threads and allocator warm up.
+        more(100);
+        let before_kib = status_kib("RssAnon");
+        more(COUNT);
+        let grown_kib = status_kib("RssAnon") - before_kib;
+        assert!(grown_kib <= COUNT * 4, "{grown_kib} KiB for {COUNT} connections");
     });
 }
 

@@ -229,6 +229,39 @@ fn a_record_larger_than_a_segment_has_one_of_its_own() {
     }
 }
 
+/// A batch that a crash has cut must not be half there, so it cannot lie in two files.
+#[test]
+fn a_batch_larger_than_a_segment_lies_in_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, cut) = (dir.path().join("live"), dir.path().join("cut"));
+    let open = |path: &Path| KvStore::open_with(path, tiny_segments().auto_compaction(false));
+    let store = open(&live).unwrap();
+    store.set_bytes(&key(0), b"before").unwrap();
+    let mut batch = WriteBatch::new();
+    for i in 1..=300 {
+        batch.set(&key(i), &value(i, 1));
+    }
+    store.apply(&batch).unwrap();
+    crate::recovery::copy(&live, &cut);
+    store.set_bytes(&key(301), b"after").unwrap();
+    store.close().unwrap();
+
+    let store = open(&live).unwrap();
+    assert_eq!(store.len().unwrap(), 302);
+    let largest = store.segment_stats().into_iter().max_by_key(|segment| segment.total_bytes);
+    assert!(largest.unwrap().total_bytes > 4 * 4096, "it does not show");
+    for i in 1..=300 {
+        assert_eq!(store.get_bytes(&key(i)).unwrap().unwrap(), value(i, 1)[..]);
+    }
+
+    let log = crate::recovery::segments(&cut).pop().unwrap();
+    let len = std::fs::metadata(&log).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(len - 1).unwrap();
+    let store = open(&cut).unwrap();
+    assert_eq!(store.len().unwrap(), 1, "some of a batch is there");
+    assert_eq!(store.get_bytes(&key(0)).unwrap().unwrap(), *b"before");
+}
+
 /// Writers, removers, readers and compaction at once: every read is a value that some writer wrote
 /// for that very key, and in the end each key holds its last one.
 #[test]

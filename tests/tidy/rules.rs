@@ -635,6 +635,35 @@ pub(crate) fn the_map_shows_every_room(tree: &Tree) -> Vec<Hit> {
     hits
 }
 
+/// ARCHITECTURE names tests as proof. What has three underscores between backticks is such a name,
+/// or that of another function.
+pub(crate) fn tests_that_are_named_are_there(tree: &Tree) -> Vec<Hit> {
+    let Some(map) = tree.get("ARCHITECTURE.md") else { return Vec::new() };
+    let is_defined = |name: &str| {
+        let defines = |text: &str, keyword: &str| {
+            let head = format!("{keyword} {name}");
+            let mut ends = text.match_indices(&head).map(|(at, head)| &text[at + head.len()..]);
+            ends.any(|rest| rest.starts_with(['(', '<']))
+        };
+        let all = tree.files.iter().filter(|file| !has_extension(&file.path, "md"));
+        let keywords = ["fn", "def", "void"];
+        all.into_iter().any(|file| keywords.iter().any(|keyword| defines(&file.text, keyword)))
+    };
+    let is_name = |name: &&str| {
+        let is_part = |char: char| matches!(char, 'a'..='z' | '0'..='9' | '_');
+        name.chars().all(is_part) && name.matches('_').count() >= 3
+    };
+    let mut hits = Vec::new();
+    for (line, text) in numbered(&map.text) {
+        for name in text.split('`').skip(1).step_by(2).filter(is_name) {
+            if !is_defined(name) {
+                hits.push(hit(map, line, format!("`{name}` is no function; mend the text")));
+            }
+        }
+    }
+    hits
+}
+
 /// The functions that a C header declares.
 fn declared(header: &Source) -> BTreeSet<String> {
     words(&header.code)

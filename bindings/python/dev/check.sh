@@ -8,12 +8,15 @@ cd "$(dirname "$0")/.."
 bin=$PWD/../../target/venv/bin
 strict=(-X dev -W error -bb)
 
+# Of the builds in target/, the one that is shipped.
+export KVS_LIBRARY=$PWD/../../target/release/libkvs.so
 dev/setup.sh
 "$bin/ruff" format --check .
 "$bin/ruff" check .
 "$bin/mypy"
 "$bin/python" "${strict[@]}" -m pytest
 
-KVS_LIBRARY=$PWD/../../target/release/libkvs.so dev/setup.sh --wheel
+dev/setup.sh --wheel
+unset KVS_LIBRARY
 KVS_CLIENT=$PWD/../../target/release/kvs-client "$bin/python" "${strict[@]}" -m pytest -q
 dev/setup.sh

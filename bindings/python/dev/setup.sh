@@ -11,15 +11,7 @@ package=bindings/python
 venv=target/venv
 requirements=$package/dev/requirements.txt
 
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -qq
-        apt-get install -qq --no-install-recommends python3-venv >/dev/null
-    else
-        echo "setup.sh: install the Debian package python3-venv" >&2
-        exit 1
-    fi
-fi
+.ci/need python3-venv python3 -c 'import ensurepip, venv'
 
 if ! cmp -s "$requirements" "$venv/requirements.txt"; then
     rm -rf "$venv"

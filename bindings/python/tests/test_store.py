@@ -196,7 +196,7 @@ def test_without_a_tail_there_is_none(path: Path) -> None:
     for write_mode in "tail", "direct", "tail":
         with kvs.open(path, write_mode=write_mode) as store:
             store[b"k"] = write_mode.encode()
-            assert not (write_mode == "direct" and store.stats()["has_tail"])
+            assert not (write_mode == "direct" and store.stats().has_tail)
     with kvs.open(path, write_mode="direct") as store:
         assert store[b"k"] == b"tail"
 

@@ -30,23 +30,25 @@ def test_a_checkpoint_opens_and_holds_what_was_there(store: kvs.Store, tmp_path:
         store.checkpoint("a\0b")
 
 
-def test_verify_finds_what_is_damaged(store: kvs.Store, path: Path) -> None:
-    store.update({b"%d" % n: bytes(1000) for n in range(100)})
-    report = store.verify()
-    assert report.is_sound
-    assert (report.damage_count, report.damages, report.live_key_count) == (0, (), 100)
+def test_verify_finds_what_is_damaged(path: Path) -> None:
+    # Without a tail, so that every write is in its file.
+    with kvs.open(path, write_mode="direct") as store:
+        store.update({b"%d" % n: bytes(1000) for n in range(100)})
+        report = store.verify()
+        assert report.is_sound
+        assert (report.damage_count, report.damages, report.live_key_count) == (0, (), 100)
 
-    # Under the open store, as a failing disk would.
-    file = max(path.glob("seg-*"), key=lambda file: file.stat().st_size)
-    with file.open("r+b") as segment:
-        segment.seek(file.stat().st_size // 2)
-        segment.write(b"damage")
-    report = store.verify()
-    assert not report.is_sound
-    assert report.unreadable_key_count == 1
-    (damage,) = report.damages
-    assert damage.path == str(file)
-    assert 0 < damage.offset < file.stat().st_size
+        # Under the open store, as a failing disk would.
+        file = max(path.glob("seg-*"), key=lambda file: file.stat().st_size)
+        with file.open("r+b") as segment:
+            segment.seek(file.stat().st_size // 2)
+            segment.write(b"damage")
+        report = store.verify()
+        assert not report.is_sound
+        assert report.unreadable_key_count == 1
+        (damage,) = report.damages
+        assert damage.path == str(file)
+        assert 0 < damage.offset < file.stat().st_size
 
 
 def test_figures_are_those_of_the_store(store: kvs.Store) -> None:

@@ -39,6 +39,15 @@ pub(crate) fn stdout_failed(source: io::Error) -> KvsError {
     KvsError::Io { op: "write to", path: Path::new("standard output").into(), source }
 }
 
+/// The outcome of what prints line by line. When its reader has had enough (`kvs scan | head`), the
+/// lines end, which is no failure.
+pub(crate) fn unless_reader_has_gone(printed: kvs::Result<()>) -> kvs::Result<()> {
+    match printed {
+        Err(KvsError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
 /// Adds one line of a table: a name and what it is.
 pub(crate) fn row(text: &mut String, name: &str, what: impl std::fmt::Display) {
     let line = format!("{name:<16}{what}\n");

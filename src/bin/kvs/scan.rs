@@ -5,19 +5,22 @@
 //! \xff\x00<tab>tab:\t                             bytes that are no text as \x and two digits
 //!
 //! {"key":"no","value":"Oslo"}                     --json: an object a line;
-//! {"key_base64":"/wA=","value":"tab:\t"}          bytes that are not UTF-8 in base64
+//! {"key_b64":"/wA=","value":"tab:\t"}             bytes that are not UTF-8 in base64
 //! ```
-//! Both say every key and value exactly, whatever bytes are in it. When whoever reads the output
-//! has had enough (`kvs scan | head`), the scan ends, which is no failure.
+//! Both say every key and value exactly, whatever bytes are in it.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::ops::Bound;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use kvs::{Entries, KvsEngine, KvsError, Scan};
+use kvs::{KvsEngine, Scan};
 use serde_json::{Map, Value};
+
+use crate::report::stdout_failed;
 
 /// What `kvs scan` takes.
 #[derive(Args)]
@@ -61,35 +64,16 @@ impl ScanArguments {
 ///
 /// # Errors
 ///
-/// As the scan and its items; [`KvsError::Io`] if standard output takes no more, unless its reader
-/// has gone.
+/// As the scan and its items; [`kvs::KvsError::Io`] if standard output takes no more.
 pub(crate) fn print(store: &impl KvsEngine, arguments: &ScanArguments) -> kvs::Result<()> {
-    let entries = store.scan(arguments.scan())?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let printed = print_all(&mut out, entries, arguments)?;
-    match printed.and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(KvsError::Io { op: "write to", path: "standard output".into(), source: error })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The outer result is the scan's, the inner one the output's.
-fn print_all(
-    out: &mut impl Write,
-    entries: Entries,
-    arguments: &ScanArguments,
-) -> kvs::Result<io::Result<()>> {
-    for entry in entries {
+    for entry in store.scan(arguments.scan())? {
         let (key, value) = entry?;
         let value = (!arguments.keys_only).then_some(&*value);
         let line = if arguments.json { json(&key, value) } else { text(&key, value) };
-        if let Err(error) = writeln!(out, "{line}") {
-            return Ok(Err(error));
-        }
+        writeln!(out, "{line}").map_err(stdout_failed)?;
     }
-    Ok(Ok(()))
+    out.flush().map_err(stdout_failed)
 }
 
 fn text(key: &[u8], value: Option<&[u8]>) -> String {
@@ -129,27 +113,11 @@ fn json(key: &[u8], value: Option<&[u8]>) -> String {
     let mut object = Map::new();
     let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(name.to_owned(), Value::from(text)),
-        Err(_) => object.insert(format!("{name}_base64"), Value::from(base64(bytes))),
+        Err(_) => object.insert(format!("{name}_b64"), Value::from(BASE64_STANDARD.encode(bytes))),
     };
     put("key", key);
     if let Some(value) = value {
         put("value", value);
     }
     Value::Object(object).to_string()
-}
-
-/// Base64 with padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-        let bits = bits << (8 * (3 - group.len()));
-        for digit in 0..4 {
-            let index = bits >> (18 - 6 * digit) & 63;
-            let char = ALPHABET.get(index).map_or('=', |char| char::from(*char));
-            text.push(if digit <= group.len() { char } else { '=' });
-        }
-    }
-    text
 }

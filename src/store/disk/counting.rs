@@ -90,8 +90,8 @@ impl CountingDisk {
     }
 }
 
-/// The innermost line of the store that is on the way to this call, other than in functions that are
-/// called `sync` themselves and only hand it on.
+/// The innermost line of the store that is on the way to this call, other than in functions that
+/// are called `sync` themselves and only hand it on.
 fn who_asks() -> String {
     let trace = Backtrace::force_capture().to_string();
     let mut name = "";
@@ -107,9 +107,7 @@ fn who_asks() -> String {
             return format!("store/{place}");
         }
     }
-    panic!(
-        "no line of the store asks for this sync; are the tests built without line numbers?\n{trace}"
-    );
+    panic!("no line of the store asks for this sync; were line numbers left out?\n{trace}");
 }
 
 impl Disk for CountingDisk {

@@ -75,7 +75,7 @@ fn check_order(store: &KvStore) {
     let order = store.core.keydir.order().first_of(&Scan::all(), usize::MAX);
     let order: Vec<_> = order.into_iter().map(|(key, ())| key).collect();
     let walk = Walk::new(Arc::clone(&store.core.keydir), Arc::clone(&store.core.segments));
-    let entries: BTreeSet<_> = walk.map(Result::unwrap).collect();
+    let entries: BTreeSet<_> = walk.keys().map(Result::unwrap).collect();
     assert_eq!(order, Vec::from_iter(entries));
     assert_eq!(store.len().unwrap(), u64::try_from(order.len()).unwrap());
 }

@@ -98,6 +98,34 @@ fn a_full_disk_refuses_new_data_and_nothing_else() {
     }
 }
 
+/// The copies of a large file of which much lives may not fit into the reserve. Then compaction
+/// says so and changes nothing; files of which nothing lives need no room to go.
+#[test]
+fn a_full_disk_keeps_large_files_of_which_much_lives_until_they_are_dead() {
+    let model = ModelledDisk::default();
+    model.limit(DISK_BYTES);
+    let disk: Arc<dyn Disk> = Arc::new(model);
+    let options = options(Route::Tail).segment_bytes_min(1 << 20).segment_bytes_max(1 << 20);
+    let store = open(&disk, Path::new(DIR), &options).unwrap();
+    let count = fill(&store, 0);
+    let is_odd = |number: &usize| number % 2 == 1;
+    for number in (0..count).filter(|number| !is_odd(number)) {
+        store.remove_bytes(&key(number)).unwrap();
+    }
+    for _ in 0..3 {
+        check_full(&store.compact());
+        check_holds(&store, (0..count).filter(is_odd));
+    }
+    check_full(&store.set_bytes(b"one more", b""));
+    for number in (0..count / 2).filter(is_odd) {
+        store.remove_bytes(&key(number)).unwrap();
+    }
+    store.compact().unwrap();
+    let end = fill(&store, count);
+    assert!(end > count + count / 4, "{end} after {count}");
+    check_holds(&store, (count / 2..count).filter(is_odd).chain(count..end));
+}
+
 /// A file system of its own, taken away at the end.
 struct Tmpfs(PathBuf);
 

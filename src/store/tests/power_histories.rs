@@ -1,7 +1,7 @@
 //! Power fails during histories that nobody has thought of.
 //!
-//! Random steps, of all kinds; power is lost at every moment of them, again while the store is being
-//! opened, and after the process was killed. `KVS_POWER_LOSSES` is how often in all.
+//! Random steps, of all kinds; power is lost at every moment of them, again while the store is
+//! being opened, and after the process was killed. `KVS_POWER_LOSSES` is how often in all.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use super::power_loss::{Effort, Runner};
 use super::*;
 
 /// Losses of power that every run of the tests tries.
-const LOSSES: usize = 40_000;
+const LOSSES: usize = 8_000;
 const STEPS: usize = 12;
 /// Losses from one line of progress to the next.
 const REPORT_EVERY: u64 = 100_000;
@@ -107,5 +107,5 @@ fn power_loss_at_any_moment_of_any_history_leaves_a_prefix() {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     // Relaxed: all threads have ended.
     let (lost, histories) = (lost.load(Ordering::Relaxed), histories.load(Ordering::Relaxed));
-    println!("soak-power: {lost} losses of power in {histories} histories; failures: 0");
+    println!("\nsoak-power: {lost} losses of power in {histories} histories; failures: 0");
 }

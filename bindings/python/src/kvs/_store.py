@@ -82,7 +82,7 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         read_mode: ``"mapped"`` is fastest; with ``"positioned"`` a failing disk is an error and
             not the signal SIGBUS.
         write_mode: ``"tail"`` writes through a small mapped file and is fastest; with ``"direct"``
-            a failing disk is an error and not the signal SIGBUS. ``stats()["has_tail"]`` says
+            a failing disk is an error and not the signal SIGBUS. ``stats().has_tail`` says
             whether the file system allows the former.
         lock_timeout: seconds to wait for another opener to let go.
         segment_bytes_min: smallest size at which a segment file is sealed.
