@@ -21,6 +21,7 @@ pub(super) const ALL: &[Model] = &[
     ("relocation: compaction disturbs nobody", compaction_disturbs_nobody),
     ("hand-over: every writer is served", every_writer_is_served),
     ("poison: nothing is promised after a failed sync", nothing_is_promised_after_a_failed_sync),
+    ("poison: a sync after a failed one fails", a_sync_after_a_failed_one_fails),
     ("close: what was acknowledged stays", what_was_acknowledged_stays),
 ];
 
@@ -201,6 +202,33 @@ fn nothing_is_promised_after_a_failed_sync() {
     let store = open(&left, Durability::Sync);
     for (key, n) in &*acknowledged.lock() {
         assert!(get(&store, key) >= Some(*n), "{key} = {n} was acknowledged and is lost");
+    }
+}
+
+/// Of two threads that sync, one fails, and the kernel takes what it was to write for clean: the
+/// other must not be told that it is durable.
+///
+/// It found that the one who had waited was told just that: the lane was let go before the writer
+/// was poisoned.
+fn a_sync_after_a_failed_one_fails() {
+    let (model, store) = new_store(Durability::Os);
+    model.fail_next_sync(Lost::Unseen);
+    let writers = ["a", "b"].map(|key| {
+        let store = store.clone();
+        thread::spawn(move || {
+            // The other may have failed already.
+            let written = set(&store, key, 1).and_then(|()| store.sync());
+            written.is_ok().then_some(key)
+        })
+    });
+    let durable: Vec<_> = writers.into_iter().filter_map(|writer| writer.join().unwrap()).collect();
+    assert!(matches!(store.sync(), Err(KvsError::Poisoned)));
+    drop(store);
+    model.record();
+    let left = model.moments().last().unwrap().after_power_loss(|_| false);
+    let store = open(&left, Durability::Os);
+    for key in durable {
+        assert_eq!(get(&store, key), Some(1), "{key} was synced and is lost");
     }
 }
 

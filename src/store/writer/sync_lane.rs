@@ -20,8 +20,9 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 pub(super) struct SyncLane {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Held for a round.
-    lane: Mutex<()>,
+    /// Held for a round. Whether one has failed: who waited for it must know before it begins
+    /// another, which could report success for pages that the kernel has dropped.
+    lane: Mutex<bool>,
     unsynced: Mutex<Unsynced>,
     /// Every write up to this one is in the log, in the file of a log, and there on disk.
     appended: AtomicU64,
@@ -51,7 +52,7 @@ impl SyncLane {
         Self {
             disk,
             dir,
-            lane: Mutex::new(()),
+            lane: Mutex::new(false),
             unsynced: Mutex::default(),
             appended: AtomicU64::new(last.get()),
             flushed: AtomicU64::new(last.get()),
@@ -129,22 +130,28 @@ impl SyncLane {
         if self.durable() >= wanted {
             return Ok(());
         }
-        let _lane = self.lane.lock();
-        if is_poisoned() {
+        let mut has_failed = self.lane.lock();
+        if *has_failed || is_poisoned() {
             return Err(KvsError::Poisoned);
         }
         // The round that this one waited for may have covered it.
-        if self.durable() >= wanted { Ok(()) } else { self.round() }
+        if self.durable() < wanted {
+            self.round().inspect_err(|_| *has_failed = true)?;
+        }
+        Ok(())
     }
 
     /// Makes everything durable, footers included. What `is_poisoned` is for, `sync_to` says.
     pub(super) fn sync_all(&self, is_poisoned: &dyn Fn() -> bool) -> Result<()> {
-        let _lane = self.lane.lock();
-        if is_poisoned() {
+        let mut has_failed = self.lane.lock();
+        if *has_failed || is_poisoned() {
             return Err(KvsError::Poisoned);
         }
         let nothing = self.unsynced.lock().segments.is_empty();
-        if nothing { Ok(()) } else { self.round() }
+        if !nothing {
+            self.round().inspect_err(|_| *has_failed = true)?;
+        }
+        Ok(())
     }
 
     fn round(&self) -> Result<()> {
