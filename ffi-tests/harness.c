@@ -27,7 +27,8 @@ static const char *program;
 
 static const phase *const tables[] = {basics_phases, refusals_phases, lifetimes_phases,
                                       server_phases, writes_phases,   expiry_phases,
-                                      views_phases,  scans_phases,    upkeep_phases};
+                                      views_phases,  scans_phases,    upkeep_phases,
+                                      disk_phases};
 
 int failures_now(void) {
     return __atomic_load_n(&failures, __ATOMIC_SEQ_CST);

@@ -33,6 +33,7 @@ extern const phase expiry_phases[];
 extern const phase views_phases[];
 extern const phase scans_phases[];
 extern const phase upkeep_phases[];
+extern const phase disk_phases[];
 
 /* One of each handle, for the checks that generate.py derives from kvs.h. */
 typedef struct fixture {
