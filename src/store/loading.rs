@@ -170,10 +170,19 @@ pub(crate) fn find_hints(
             })
         };
         let helpers: Vec<_> = (1..helpers).map(|_| scope.spawn(help)).collect();
-        make_all(&mut |bytes| progress(Progress { done_bytes: count(bytes), total_bytes }))?;
+        let mut told_bytes = 0;
+        make_all(&mut |bytes| {
+            told_bytes = count(bytes);
+            progress(Progress { done_bytes: told_bytes, total_bytes });
+        })?;
         helpers.into_iter().try_for_each(|helper| {
             helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        })?;
+        // The last to be done may have been a helper, which tells nobody.
+        if told_bytes < total_bytes {
+            progress(Progress { done_bytes: total_bytes, total_bytes });
+        }
+        Ok(())
     })?;
     segments.say_holes();
     let found = found.into_iter().map(|(segment, hint)| Some((segment, hint?)));
