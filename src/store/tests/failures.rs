@@ -5,6 +5,7 @@
 //! and holds every write that was acknowledged, and of the others each wholly or not at all.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::*;
 use crate::error::KvsError;
@@ -393,4 +394,50 @@ fn a_failed_sync_is_never_followed_by_a_good_one() {
             store.sync().unwrap();
         }
     }
+}
+
+/// A leader that panics, for whatever reason, alone or for others: who waits behind it is told,
+/// nothing hangs, and what was acknowledged is there.
+#[test]
+fn a_leader_that_panics_leaves_nobody_waiting() {
+    let mut panics_for_others = 0;
+    for (durability, calls) in [Durability::Os, Durability::Sync]
+        .into_iter()
+        .flat_map(|durability| (0..6).map(move |calls| (durability, calls)))
+    {
+        let model = ModelledDisk::default();
+        model.create_dir_all(Path::new(DIR)).unwrap();
+        let failing = FailingDisk::new(Arc::new(model.clone()));
+        let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+        let options = Options::new().durability(durability).write_mode(WriteMode::Direct);
+        let store = KvStore::open_on(&disk, DIR.into(), options, &mut |_| {}).unwrap();
+        store.set_bytes(b"before", b"1").unwrap();
+        let later = failing.clone();
+        failing.act_after(0, move || {
+            // The others queue meanwhile, behind whoever is here.
+            std::thread::sleep(Duration::from_millis(20));
+            later.act_after(calls, || panic!("planted"));
+        });
+        let threads = ["a", "b", "c", "d"].map(|key| {
+            let store = store.clone();
+            std::thread::spawn(move || (key, store.set_bytes(key.as_bytes(), b"2")))
+        });
+        let outcomes = threads.map(std::thread::JoinHandle::join);
+        let told: Vec<_> = outcomes.into_iter().flatten().collect();
+        let panicked = 4 - told.len();
+        assert_eq!(panicked, usize::from(!failing.has_act()), "{durability:?} {calls}");
+        failing.act_after(u64::MAX, || {});
+        let is_poisoned = |(_, outcome): &&(&str, _)| matches!(outcome, Err(KvsError::Poisoned));
+        panics_for_others += told.iter().filter(is_poisoned).count();
+        for (key, outcome) in told {
+            let is_there = store.get_bytes(key.as_bytes()).unwrap().is_some();
+            match outcome {
+                Ok(()) => assert!(is_there, "{durability:?} {calls}: {key}"),
+                Err(error) => assert!(matches!(error, KvsError::Poisoned), "{error:?}"),
+            }
+        }
+        assert_eq!(store.stats().is_poisoned, panicked == 1);
+        assert_eq!(store.get_bytes(b"before").unwrap().as_deref(), Some(&b"1"[..]));
+    }
+    assert!(panics_for_others > 0, "nobody waited for one who panicked");
 }
