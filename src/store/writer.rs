@@ -74,8 +74,8 @@ const CLOSED: u8 = 3;
 /// Never takes anything.
 const READ_ONLY: u8 = 4;
 
-/// How often a writer tries the lane before it queues: for some 40 us, as long as a leader takes who
-/// brings a piece of the tail into the log...
+/// How often a writer tries the lane before it queues: for some 40 us, as long as a leader takes
+/// who brings a piece of the tail into the log...
 const LANE_TRIES: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 256 };
 /// ... and how long it waits in between, in pauses of the processor.
 const LANE_TRY_SPINS: u32 = 8;
@@ -154,14 +154,15 @@ impl Writer {
         }
         let ticket = Ticket::new();
         let reply = Reply::Waiter(Waiter(Arc::clone(&ticket)));
-        if self.queue.lock().push(Request { op: QueuedOp::new(op), reply }) {
+        let request = Request { op: QueuedOp::new(op), reply };
+        if self.queue.lock().push(request) {
             self.lead_queue();
         }
         ticket.wait()
     }
 
-    /// Hands `op` over, which is to be synced; `done` is called when it is done, by whichever thread
-    /// leads then. Needs a thread in [`Writer::run_committer`].
+    /// Hands `op` over, which is to be synced; `done` is called when it is done, by whichever
+    /// thread leads then. Needs a thread in [`Writer::run_committer`].
     pub(crate) fn write_then(&self, op: &Op<'_>, done: WriteDone) {
         let op = QueuedOp::new(op);
         let mut queue = self.queue.lock();
