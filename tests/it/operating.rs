@@ -49,10 +49,14 @@ fn groups_records_and_their_bytes_are_counted() {
     assert_eq!((stats.live_bytes, stats.total_bytes), (5 * 32, 64 + 7 * 32));
     assert_eq!(stats.dead_bytes, stats.total_bytes - stats.live_bytes);
     assert_eq!(stats.rotation_count, 1);
+    let index_bytes = stats.index_bytes;
     for i in 0..200_u32 {
         store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
     }
     let stats = store.stats();
+    // Ten bytes a slot, and at least a slot a key.
+    assert!(stats.index_bytes >= stats.key_count * 10, "{stats}");
+    assert!(stats.index_bytes > index_bytes && stats.index_bytes < 64 << 10, "{stats}");
     assert!(stats.rotation_count > 5 && stats.rotation_count == stats.segment_count, "{stats}");
 }
 
@@ -362,6 +366,35 @@ fn an_open_that_has_to_read_says_how_far_it_has_come() {
         assert_eq!(store.len().unwrap(), 200);
         store.close().unwrap();
     }
+}
+
+/// What a crash leaves is read once, and each byte of it told once: by views, which leave it as it
+/// is, and by the open that settles it. The next open has nothing to read.
+#[test]
+fn an_open_after_a_crash_reads_the_logs_once_and_says_how_far_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, crashed) = (dir.path().join("live"), dir.path().join("crashed"));
+    let options = Options::new().auto_compaction(false).segment_bytes_min(2 << 20);
+    let store = KvStore::open_with(&live, options.clone()).unwrap();
+    for i in 0..200_u32 {
+        store.set_bytes(&i.to_be_bytes(), &vec![7; 64 << 10]).unwrap();
+    }
+    store.sync().unwrap();
+    crate::recovery::copy(&live, &crashed);
+    let total_bytes = store.stats().total_bytes;
+    let open = |read_only: bool| {
+        let (mut seen, options) = (Vec::new(), options.clone().read_only(read_only));
+        let store =
+            KvStore::open_with_progress(&crashed, options, &mut |progress| seen.push(progress));
+        assert_eq!(store.unwrap().len().unwrap(), 200);
+        seen
+    };
+    for is_view in [true, false] {
+        let seen = open(is_view);
+        check_progress(&seen, total_bytes);
+        assert_eq!(seen.last().unwrap().total_bytes, total_bytes, "read once");
+    }
+    assert_eq!(open(false), []);
 }
 
 #[test]
