@@ -407,12 +407,12 @@ fn check_failed_sync(history: &[Step], route: Route, number: usize, lost: Lost) 
     let mut run = || -> Result<()> {
         let mut store = open_any()?;
         for step in history {
-            let (last, number) = (states.len() - 1, states.len());
+            let (before, number) = (states.len() - 1, states.len());
             if let Reopen = step {
                 store.close()?;
                 drop(store);
                 store = open_any()?;
-            } else if let Some(next) = after(&states[last], *step, number) {
+            } else if let Some(next) = after(&states[before], *step, number) {
                 states.push(next);
                 do_step(&store, *step, number)?;
             } else {
@@ -430,8 +430,8 @@ fn check_failed_sync(history: &[Step], route: Route, number: usize, lost: Lost) 
     let store = open_any().unwrap_or_else(|error| panic!("sync {number}: {error}"));
     let found = content(&store).unwrap();
     if lost == Lost::Unseen {
-        let last = states.len().saturating_sub(2);
-        assert!(states[last..].contains(&found), "sync {number}: acknowledged writes are lost");
+        let returned = states.len().saturating_sub(2);
+        assert!(states[returned..].contains(&found), "sync {number}: acknowledged writes are lost");
     }
     assert!(states.contains(&found), "sync {number}: {found:?}");
     let check_durable = |expected: &Content| {
