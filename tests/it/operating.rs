@@ -67,9 +67,9 @@ fn the_memory_of_the_index_is_told() {
     }
     for how in ["written", "loaded"] {
         let stats = store.stats();
-        let per_key = stats.index_bytes as f64 / stats.key_count as f64;
+        let per_key = stats.index_bytes / stats.key_count;
         assert_eq!(stats.key_count, 50_000, "{how}");
-        assert!((13.0..24.0).contains(&per_key), "{how}: {per_key} bytes a key");
+        assert!((13..24).contains(&per_key), "{how}: {per_key} bytes a key");
         store.close().unwrap();
         store = KvStore::open(dir.path()).unwrap();
     }
