@@ -188,6 +188,42 @@ fn a_write_that_waits_for_compaction_is_counted() {
     assert!(stats.throttle_us >= stats.throttle_us_max && stats.throttle_us_max > 0, "{stats}");
 }
 
+/// However small the segments are; and closing does not wait until the rate allows the rest.
+#[test]
+fn compaction_keeps_to_its_rate_and_stops_when_it_is_to() {
+    // Syncs would take longer than the rate does.
+    let dir = crate::recovery::fast_dir();
+    let open = |rate: u64| {
+        let store = quiet().compaction_bytes_per_second_max(Some(rate));
+        KvStore::open_with(dir.path(), store).unwrap()
+    };
+    let store = open(200_000);
+    for i in (0..2_000_u32).chain((0..2_000).step_by(2)) {
+        store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    let began = Instant::now();
+    store.compact().unwrap();
+    let (took, copied) = (began.elapsed(), store.stats().compaction_written_bytes);
+    assert!(copied > 100_000, "{copied}");
+    // The last segment need not be waited for.
+    assert!(took >= Duration::from_micros(copied - 20_000) * 5, "{copied} bytes in {took:?}");
+    store.close().unwrap();
+
+    let store = open(100);
+    for i in (0..2_000_u32).step_by(3) {
+        store.set_bytes(&i.to_be_bytes(), &[8; 100]).unwrap();
+    }
+    thread::scope(|scope| {
+        let compacting = scope.spawn(|| store.compact());
+        thread::sleep(Duration::from_millis(300));
+        let began = Instant::now();
+        store.close().unwrap();
+        assert!(matches!(compacting.join().unwrap(), Err(KvsError::Closed)));
+        // All of it would take minutes.
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    });
+}
+
 /// With less of a file dead, it is copied; with more dead, it may stay.
 #[test]
 fn how_much_must_be_dead_is_a_choice() {
