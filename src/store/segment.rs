@@ -65,7 +65,7 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let origin: u32 = match self.origin {
             Origin::Log => 1,
             Origin::Copies => 2,
