@@ -208,7 +208,7 @@ fn recovery(c: &mut Criterion) {
     let log_bytes = store.stats().total_bytes;
     store.close().unwrap();
     let mut group = long_runs(c, "recovery");
-    group.throughput(Throughput::BytesDecimal(log_bytes));
+    group.throughput(Throughput::Bytes(log_bytes));
     for (name, from) in [("log", &lost), ("hints", &killed)] {
         group.bench_function(name, |b| {
             b.iter_custom(|rounds| {
@@ -240,7 +240,7 @@ fn compaction(c: &mut Criterion) {
     let mut group = long_runs(c, "compaction");
     let (_dir, store) = half_dead();
     store.compact().unwrap();
-    group.throughput(Throughput::BytesDecimal(store.stats().compaction_read_bytes));
+    group.throughput(Throughput::Bytes(store.stats().compaction_read_bytes));
     group.bench_function("half_dead", |b| {
         b.iter_batched_ref(
             half_dead,
