@@ -65,7 +65,7 @@ def main() -> None:
         missed += not found
         seconds = time.monotonic() - began
         outcome = "found " if found else "MISSED"
-        print(f"{outcome} {number}/{len(bugs)} {bug['what']} ({seconds:.0f} s)", flush=True)
+        print(f"{outcome} {number} of {len(bugs)}: {bug['what']} ({seconds:.0f} s)", flush=True)
     shutil.rmtree(COPY, ignore_errors=True)
     print(f"planted: {len(bugs)} bugs; failures: {missed}")
     sys.exit(missed > 0)

@@ -44,10 +44,10 @@ fn check(run: impl Fn() + Send + Sync + Clone + 'static) {
 fn main() {
     let chosen = std::env::var("KVS_MODEL").unwrap_or_default();
     let (mut count, mut schedules, mut failures) = (0_u64, 0, 0_u64);
-    for (name, model) in models::all() {
-        if !name.contains(&chosen) {
-            continue;
-        }
+    let mut chosen_ones = models::all();
+    chosen_ones.retain(|(name, _)| name.contains(&chosen));
+    let total = chosen_ones.len();
+    for (name, model) in chosen_ones {
         let ran = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&ran);
         let run = move || {
@@ -61,8 +61,9 @@ fn main() {
         };
         let passed = panic::catch_unwind(AssertUnwindSafe(|| check(run))).is_ok();
         let ran = ran.load(Ordering::Relaxed);
-        println!("{} {name}: {ran} schedules", if passed { "ok    " } else { "FAILED" });
         (count, schedules, failures) = (count + 1, schedules + ran, failures + u64::from(!passed));
+        let outcome = if passed { "ok    " } else { "FAILED" };
+        println!("{outcome} {name}: {ran} schedules ({count} of {total})");
     }
     assert!(count > 0, "no model is named like that");
     println!("{} passed, {failures} failed", count - failures);
