@@ -329,7 +329,6 @@ fn check_progress(seen: &[Progress], at_least_bytes: u64) {
     assert_eq!(last.done_bytes, last.total_bytes);
     assert!(seen.iter().all(|at| at.total_bytes == last.total_bytes), "{seen:?}");
     assert!(seen.windows(2).all(|two| two[0].done_bytes <= two[1].done_bytes), "{seen:?}");
-    assert!(seen.len() > 2, "{seen:?}");
 }
 
 /// Nothing has to be read after a clean close, and everything if the hints are gone.
@@ -358,6 +357,7 @@ fn an_open_that_has_to_read_says_how_far_it_has_come() {
             }
         }
         let store = open(&mut seen).unwrap();
+        // How often depends on how much of the reading other threads took on.
         check_progress(&seen, total_bytes);
         assert_eq!(store.len().unwrap(), 200);
         store.close().unwrap();
@@ -377,8 +377,10 @@ fn compaction_and_checkpoints_say_how_far_they_have_come() {
         let mut seen = Vec::new();
         store.checkpoint_with(&copy, &mut |progress| seen.push(progress)).unwrap();
         check_progress(&seen, store.stats().total_bytes);
+        assert!(seen.len() > 2, "{seen:?}");
     }
     let mut seen = Vec::new();
     store.compact_with(&mut |progress| seen.push(progress)).unwrap();
     check_progress(&seen, store.stats().compaction_read_bytes);
+    assert!(seen.len() > 2, "{seen:?}");
 }

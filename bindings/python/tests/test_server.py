@@ -214,8 +214,10 @@ def test_a_server_cannot_be_pickled(server: kvs.Server) -> None:
 
 
 def test_ctrl_c_ends_a_wait_without_end(tmp_path: Path) -> None:
+    # Tests that run in the background may be made to ignore the signal, which is passed on.
     program = """
-import sys, kvs
+import signal, sys, kvs
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with kvs.open(sys.argv[1]) as store, store.serve() as server:
     try:
         print(server.port, flush=True)
