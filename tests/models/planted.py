@@ -1,7 +1,7 @@
 """Plants the bugs of planted.toml, one after the other, and sees that their models find them.
 
-planted.py SCHEDULES [MODEL]   how often shuttle runs a model (loom runs it in all orders anyway),
-                               and which models, if not all
+planted.py SCHEDULES [TEXT]...   how often shuttle runs a model (loom runs it in all orders anyway),
+                                 and what is in the names of checker and model, if not all
 
 A bug is planted in a copy of the sources, in target/planted-source. The copy is built with the build
 directory that CARGO_TARGET_DIR names, so only the crate itself is built anew.
@@ -54,7 +54,8 @@ def finds(program: Path, bug: dict[str, str], schedules: str) -> bool:
 def main() -> None:
     """Plants every bug."""
     bugs = tomllib.loads(Path(__file__).with_name("planted.toml").read_text())["bug"]
-    bugs = [bug for bug in bugs if all(text in bug["model"] for text in sys.argv[2:])]
+    names = {id(bug): f"{bug['checker']} {bug['model']}" for bug in bugs}
+    bugs = [bug for bug in bugs if all(text in names[id(bug)] for text in sys.argv[2:])]
     # One checker after the other: each has a build of its own.
     bugs.sort(key=lambda bug: bug["checker"])
     missed = 0

@@ -2,11 +2,13 @@
 //! tail that nobody wants. And that closing is nothing to be alarmed at.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::*;
 use crate::error::KvsError;
 use crate::logger::{LogLevel, Logger};
 use crate::store::disk::RealDisk;
+use crate::store::disk::failing::FailingDisk;
 use crate::store::location::SegmentId;
 use crate::store::names::{self, Name};
 use crate::store::segment::HEADER_LEN;
@@ -206,7 +208,7 @@ fn ids_of_segments_are_never_given_twice() {
             seen.extend(new);
         }
     }
-    assert!(seen.len() >= 12, "{seen:?}");
+    assert!(seen.len() > 8, "{seen:?}");
 }
 
 #[test]
@@ -228,26 +230,31 @@ fn there_is_a_tail_where_one_is_wanted_and_no_other() {
     }
 }
 
-/// Every close of a store with the default durability put an error into its log: closing wakes the
-/// thread that syncs at intervals, and its last sync was refused, because the store was closed.
+/// Closing wakes the thread that syncs at intervals, and the sync that it was about to do was
+/// refused, because the store was closed: an error, said its log, at every other close.
 #[test]
 fn closing_is_no_error_to_the_log() {
-    for _ in 0..20 {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let mut options = options(Route::Tail);
-        options.durability = Durability::Interval(std::time::Duration::from_secs(3600));
-        options.logger = Logger::to({
-            let heard = Arc::clone(&heard);
-            move |level, line| heard.lock().push((level, line.to_owned()))
-        });
-        let disk = empty();
-        let store = open(&disk, dir(), &options).unwrap();
-        do_step(&store, Set(0, 10), 1).unwrap();
-        store.close().unwrap();
-        let alarming = |(level, _): &&(LogLevel, String)| *level <= LogLevel::Warn;
-        let heard = heard.lock();
-        let alarming: Vec<_> = heard.iter().filter(alarming).collect();
-        assert!(alarming.is_empty(), "{alarming:?}");
-        assert!(!heard.is_empty());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let mut options = options(Route::Direct);
+    options.durability = Durability::Interval(Duration::from_millis(20));
+    options.logger = Logger::to({
+        let heard = Arc::clone(&heard);
+        move |level, line| heard.lock().push((level, line.to_owned()))
+    });
+    let failing = FailingDisk::new(empty());
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, dir(), &options).unwrap();
+    do_step(&store, Set(0, 10), 1).unwrap();
+    // The thread is there when it has synced once.
+    while store.core.writer.has_unsynced() {
+        std::thread::sleep(Duration::from_millis(1));
     }
+    do_step(&store, Set(0, 10), 2).unwrap();
+    // Time for it to see that there is something to sync, before closing has synced it.
+    failing.act_after(0, || std::thread::sleep(Duration::from_millis(50)));
+    store.close().unwrap();
+    let heard = heard.lock();
+    let alarming: Vec<_> = heard.iter().filter(|(level, _)| *level <= LogLevel::Warn).collect();
+    assert!(alarming.is_empty(), "{alarming:?}");
+    assert!(!heard.is_empty());
 }

@@ -9,7 +9,7 @@ use super::power_loss::{Effort, Runner, say_losses};
 use super::*;
 
 /// Losses of power that every run of the tests tries.
-pub(super) const LOSSES: usize = 48_800;
+pub(super) const LOSSES: usize = 8_000;
 const STEPS: usize = 12;
 /// Losses from one line of progress to the next.
 const REPORT_EVERY: u64 = 100_000;

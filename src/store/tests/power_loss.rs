@@ -21,9 +21,9 @@ use crate::store::disk::modelled::{ModelledDisk, Moment};
 const EXHAUSTIVE_MAX: usize = 6;
 
 /// What power leaves behind, so many times at least, in each of the tests here ...
-const STATES_MIN: usize = 400;
-const STATES_TWICE_MIN: usize = 400;
-const STATES_KILLED_MIN: usize = 400;
+const STATES_MIN: usize = 11_000;
+const STATES_TWICE_MIN: usize = 22_000;
+const STATES_KILLED_MIN: usize = 28_000;
 /// ... and, with random histories, in every run of the tests.
 const STATES_ALL_MIN: usize = 50_000;
 const _: () = assert!(
