@@ -44,6 +44,8 @@ def build(checker: str) -> Path:
 def finds(program: Path, bug: dict[str, str], schedules: str) -> bool:
     """Whether the model fails, by itself and not because there is none of that name."""
     chosen = {"KVS_MODEL": bug["model"], "KVS_MODEL_SCHEDULES": schedules}
+    # Some take more than loom's two preemptions.
+    chosen["KVS_MODEL_PREEMPTIONS"] = str(bug.get("preemptions", 2))
     ran = subprocess.run(
         [program], env={**os.environ, **chosen}, capture_output=True, text=True, timeout=900
     )

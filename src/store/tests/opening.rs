@@ -98,7 +98,9 @@ fn what_is_no_store_is_refused_and_left_as_it_is() {
 #[test]
 fn the_store_of_another_engine_is_refused() {
     let real = tempfile::tempdir().unwrap();
-    ["db", "conf"].iter().for_each(|name| std::fs::write(real.path().join(name), "").unwrap());
+    for name in ["db", "conf"] {
+        std::fs::write(real.path().join(name), "").unwrap();
+    }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let opened = open(&disk, real.path(), &options(Route::Tail));
     assert_eq!(outcome(&opened), "another engine");
