@@ -85,7 +85,7 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 
 # The long targets, the quick ones first; each ends with a line that says what it has tried.
 SOAK := soak-kill soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
-	soak-power soak-churn
+	soak-power soak-churn soak-fuzz soak-mutants
 
 soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
 	@.ci/soak $(SOAK)

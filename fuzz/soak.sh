@@ -21,8 +21,10 @@ targets=("$@")
 cargo "+$toolchain" fuzz build --fuzz-dir .
 runs=0
 failures=0
+started=0
 for target in "${targets[@]}"; do
-    echo "== $target, $seconds s"
+    started=$((started + 1))
+    echo "== $target, $started of ${#targets[@]}, $seconds s"
     mkdir -p "$work/corpus/$target" "$work/artifacts/$target"
     log=$work/$target.log
     # The first directory is added to, the second only read.

@@ -158,8 +158,9 @@ fn churn(
             std::thread::sleep(time / (ROWS / STORES));
             let row = taken(dir);
             let figures = row.map(|figure| format!("{figure:>14.1}"));
-            println!("{:>8}{}", began.elapsed().as_secs(), figures.concat());
             rows.push(row);
+            let (seconds, done) = (began.elapsed().as_secs(), rows.len());
+            println!("{seconds:>8}{}    {done} of {ROWS}", figures.concat());
         }
         // Relaxed: nothing else hangs on it.
         stop.store(true, Ordering::Relaxed);

@@ -225,6 +225,9 @@ struct Counts {
     failures: u64,
 }
 
+/// Damages from one line of progress to the next.
+const REPORT_EVERY: usize = 10_000;
+
 static DONE: AtomicUsize = AtomicUsize::new(0);
 /// Of any thread, the store's own among them.
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -234,8 +237,9 @@ fn try_all(victim: &Victim, stride: usize, counts: &Mutex<Counts>) {
     let damages = damage::all(&victim.files);
     let chosen: Vec<_> = damages.iter().enumerate().step_by(stride).collect();
     let (name, bytes, count) = (victim.name, victim.files.bytes(), chosen.len());
-    eprintln!("{name}: {bytes} bytes, {count} of {} damages", damages.len());
-    let bar = indicatif::ProgressBar::new(count as u64);
+    eprintln!("{name}: {bytes} bytes, one in {stride} of the {} damages", damages.len());
+    // Relaxed: a figure.
+    let started = DONE.load(Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let try_on = || {
         let dir = fast_dir();
@@ -252,8 +256,10 @@ fn try_all(victim: &Victim, stride: usize, counts: &Mutex<Counts>) {
                 counts.failures += 1;
             }
             // Relaxed: a figure.
-            DONE.fetch_add(1, Ordering::Relaxed);
-            bar.inc(1);
+            let done = DONE.fetch_add(1, Ordering::Relaxed) + 1 - started;
+            if done.is_multiple_of(REPORT_EVERY) {
+                eprintln!("{name}: {done} of {count} damages");
+            }
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -262,7 +268,6 @@ fn try_all(victim: &Victim, stride: usize, counts: &Mutex<Counts>) {
             scope.spawn(try_on);
         }
     });
-    bar.finish_and_clear();
 }
 
 /// Ends the program if nothing is done for too long.

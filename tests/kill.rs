@@ -127,7 +127,8 @@ fn survives(kind: Kind, cycles: u64, seed: u64) -> bool {
         }
         if cycle % 100 == 99 || cycle + 1 == cycles {
             let tails = kills.crash_tails_cut;
-            eprintln!("{:?}: {} kills, {tails} crash tails cut", kills.kind, cycle + 1);
+            let done = cycle + 1;
+            eprintln!("{:?}: {done} of {cycles} kills, {tails} crash tails cut", kills.kind);
         }
     }
     let enough = kills.wrote * 2 > cycles;

@@ -27,8 +27,11 @@ impl Core {
             if self.writer.has_unsynced()
                 && let Err(error) = self.writer.sync()
             {
-                // The writer is poisoned, or closed: every later write says so.
-                self.options.logger.error(format_args!("no more syncs at intervals: {error}"));
+                // Poisoned: every later write says so. Whoever closes the store makes all durable
+                // itself, and wakes this thread when no more syncs are taken: that is no failure.
+                if !self.is_stopping() {
+                    self.options.logger.error(format_args!("no more syncs at intervals: {error}"));
+                }
                 return;
             }
         }

@@ -222,13 +222,22 @@ mod tests {
         newer.format = 2;
         let mut needy = manifest();
         needy.needs.push("compression".to_owned());
-        for other in [newer, needy] {
+        let mut foreign = manifest();
+        foreign.engine = "sled".to_owned();
+        for (other, says) in [(newer, 2), (needy, 2), (foreign, 1)] {
             let error = Manifest::decode(&other.encode(), path).unwrap_err();
             assert!(
-                matches!(error, KvsError::UnsupportedFormat { found: 2, supported: 1, .. }),
+                matches!(error, KvsError::UnsupportedFormat { found, supported: 1, .. }
+                    if found == says),
                 "{error:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_manifest_lists_its_segments_and_no_others() {
+        let listed = [2, 3, 4].map(|id| manifest().lists(SegmentId::new(id)));
+        assert_eq!(listed, [false, true, false]);
     }
 
     /// A crash while a manifest is written leaves a torn one beside the previous: that one counts.

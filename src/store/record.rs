@@ -559,6 +559,16 @@ mod tests {
 
     const SALT: Salt = Salt(0x1234_5678_9ABC_DEF0);
 
+    /// At offset 128, under that salt.
+    const PUT: &str = "8ceeffad448900e8070000000000000105000000030000006b657976616c7565";
+    const EXPIRING: &str = "51d8ca6d34c14e49ffffffffffffff0101000000010007007b68e5cf8b010000\
+                 6b76000000000000";
+    const TOMBSTONE: &str = "01f81b296d75a440070605040302010200000000030002006b65790000000000";
+    const CLEAR: &str = "dbdb40400000000007000000000000050000000000000000";
+    const MARK: &str = "504ccdd650b613ce090000000000000308000000000000000800000000000000";
+    const FOOTER: &str = "b4b3e5211e000f5c090000000000000418000000000000000300000000000000\
+                 09000000000000000500000000000000";
+
     fn encoded(draft: Draft<'_>, offset: u64, place: BatchPlace) -> Vec<u8> {
         let mut buffer = Vec::new();
         draft.encode(&mut buffer, offset, SALT, Seqno::new(7), place);
@@ -656,6 +666,107 @@ mod tests {
         let copy = encoded(Draft::copy_of(&record), 800, BatchPlace::Alone);
         assert_eq!(copy[4..8], bytes[4..8]);
         assert!(Record::decode(&copy, SALT, 800).is_ok());
+    }
+
+    /// The bytes of each kind of record, worked out by a program that knows the picture above and
+    /// not this code: what agrees with itself only could not read the files of another version.
+    #[test]
+    fn records_have_the_bytes_of_their_format() {
+        let bytes_of = |hex: &str| -> Vec<u8> {
+            let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+            digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect()
+        };
+        let encoded = |draft: Draft<'_>, seqno, place| {
+            let mut buffer = Vec::new();
+            draft.encode(&mut buffer, 128, SALT, Seqno::new(seqno), place);
+            buffer
+        };
+        let expiring = Draft::put_with(b"k", b"v", Some(1_700_000_000_123));
+        let mut mark = Vec::new();
+        encode_mark(&mut mark, 128, SALT, Seqno::new(9), Seqno::new(8));
+        let footer = Footer { seqno_min: Seqno::new(3), seqno_max: Seqno::new(9), record_count: 5 };
+        let tombstone_seqno = 0x0001_0203_0405_0607;
+        for (bytes, expected) in [
+            (encoded(Draft::put(b"key", b"value"), 7, BatchPlace::Alone), PUT),
+            (encoded(expiring, Seqno::MAX.get(), BatchPlace::More), EXPIRING),
+            (encoded(Draft::tombstone(b"key"), tombstone_seqno, BatchPlace::Last), TOMBSTONE),
+            (encoded(Draft::clear(), 7, BatchPlace::Alone), CLEAR),
+            (mark, MARK),
+            (footer.encode(128, SALT), FOOTER),
+        ] {
+            assert_eq!(bytes, bytes_of(expected));
+        }
+    }
+
+    /// Whatever a header says whose checksum holds, a record is only what the format knows.
+    #[test]
+    fn what_no_header_says_is_refused_though_its_checksums_hold() {
+        let good = encoded(Draft::put(b"key", b"value"), 128, BatchPlace::Alone);
+        for (at, byte, expected) in [
+            (15, 0, None),
+            (15, 6, None),
+            (15, 2, Some(Kind::Tombstone)),
+            (15, 5, Some(Kind::Clear)),
+            (22, MORE, None),
+            (22, 1 << 3, None),
+            (22, BATCH | 1 << 7, None),
+            (22, BATCH, Some(Kind::Put)),
+            (23, 1, None),
+        ] {
+            let mut bytes = good.clone();
+            bytes[at] = u8::try_from(byte).unwrap();
+            assert_eq!(mend(&mut bytes, SALT, 128), Some(good.len()));
+            let kind = Record::decode(&bytes, SALT, 128).map(|record| record.kind);
+            assert_eq!(kind, expected.ok_or(Damage::Header), "{byte} at {at}");
+        }
+    }
+
+    /// What a lookup is told before anything is verified.
+    #[test]
+    fn an_unverified_record_says_what_is_in_its_bytes() {
+        let put = encoded(Draft::put(b"key", b"value"), 128, BatchPlace::Alone);
+        let expiring = encoded(Draft::put_with(b"key", b"value", Some(12)), 128, BatchPlace::Alone);
+        let tombstone = encoded(Draft::tombstone(b"key"), 128, BatchPlace::Alone);
+        for (bytes, is_put, expiry_ms) in
+            [(&put, true, None), (&expiring, true, Some(12)), (&tombstone, false, None)]
+        {
+            let found = Unverified::parse(bytes).unwrap();
+            assert_eq!((found.key(), found.is_put()), (&b"key"[..], is_put));
+            assert_eq!(found.expiry_ms(), expiry_ms);
+            assert_eq!(found.trusted_len(SALT, 128), Some(bytes.len()));
+            assert_eq!(found.trusted_len(SALT, 136), None);
+            assert_eq!(seqno_from_header(bytes), Some(Seqno::new(7)));
+            // Of what follows it, nothing is of it.
+            let longer = [&bytes[..], &[0xFF; 16]].concat();
+            let record = Unverified::parse(&longer).unwrap().verify(SALT, 128).unwrap();
+            assert_eq!((record.key, record.len()), (&b"key"[..], bytes.len()));
+        }
+        assert_eq!(Unverified::parse(&put[..put.len() - 1]).unwrap_err(), Damage::Short);
+    }
+
+    /// Only the kind makes a mark or a footer, and only at its length.
+    #[test]
+    fn what_is_as_long_as_a_mark_or_a_footer_is_none() {
+        let (eight, twenty_four) = ([1; 8], [1; 24]);
+        for (kind, value) in [
+            (Kind::Put, &eight[..]),
+            (Kind::Put, &twenty_four),
+            (Kind::Mark, &twenty_four),
+            (Kind::Footer, &eight),
+        ] {
+            let bytes = encoded(Draft::new(kind, b"", value, None), 64, BatchPlace::Alone);
+            let record = Record::decode(&bytes, SALT, 64).unwrap();
+            assert_eq!((decode_mark(&record), Footer::decode(&record)), (None, None), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_damage_says_what_is_damaged() {
+        for (damage, word) in
+            [(Damage::Short, "early"), (Damage::Header, "header"), (Damage::Body, "value")]
+        {
+            assert!(damage.what().contains(word), "{damage:?}: {}", damage.what());
+        }
     }
 
     /// The instruction and the library agree at every length around their meeting point.

@@ -8,6 +8,7 @@ mod expiry;
 mod failures;
 mod full_disk;
 mod loading;
+mod opening;
 mod power_histories;
 mod power_loss;
 mod syncs;

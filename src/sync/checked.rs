@@ -20,15 +20,17 @@ pub(crate) use checker::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
-/// loom models what is below threads; its models start their own.
-#[cfg(loom)]
-pub(crate) use std::thread;
-
-#[cfg(shuttle)]
 pub(crate) mod thread {
     //! Threads that the checker schedules.
 
-    pub(crate) use shuttle::thread::{current, scope, yield_now};
+    use super::checker;
+
+    #[cfg(shuttle)]
+    pub(crate) use checker::thread::scope;
+    pub(crate) use checker::thread::{current, yield_now};
+    /// loom has none: whoever asks for one has no helpers, since there is one processor.
+    #[cfg(loom)]
+    pub(crate) use std::thread::scope;
 
     /// Lets all others go on: the checker's own would be a point like any other, at which a thread
     /// that polls may keep the processor for ever.
@@ -36,11 +38,16 @@ pub(crate) mod thread {
         yield_now();
     }
 
-    #[derive(Debug)]
-    pub(crate) struct JoinHandle<T>(shuttle::thread::JoinHandle<T>);
+    pub(crate) struct JoinHandle<T>(checker::thread::JoinHandle<T>);
+
+    impl<T> std::fmt::Debug for JoinHandle<T> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("JoinHandle")
+        }
+    }
 
     impl<T> JoinHandle<T> {
-        pub(crate) fn thread(&self) -> &shuttle::thread::Thread {
+        pub(crate) fn thread(&self) -> &checker::thread::Thread {
             self.0.thread()
         }
 
@@ -54,11 +61,11 @@ pub(crate) mod thread {
         }
     }
 
-    pub(crate) struct Builder(shuttle::thread::Builder);
+    pub(crate) struct Builder(checker::thread::Builder);
 
     impl Builder {
         pub(crate) fn new() -> Self {
-            Self(shuttle::thread::Builder::new())
+            Self(checker::thread::Builder::new())
         }
 
         pub(crate) fn name(self, name: String) -> Self {

@@ -1,7 +1,7 @@
 """Plants the bugs of planted.toml, one after the other, and sees that their models find them.
 
-planted.py SCHEDULES [MODEL]   how often shuttle runs a model (loom runs it in all orders anyway),
-                               and which models, if not all
+planted.py SCHEDULES [TEXT]...   how often shuttle runs a model (loom runs it in all orders anyway),
+                                 and what is in the names of checker and model, if not all
 
 A bug is planted in a copy of the sources, in target/planted-source. The copy is built with the build
 directory that CARGO_TARGET_DIR names, so only the crate itself is built anew.
@@ -44,6 +44,8 @@ def build(checker: str) -> Path:
 def finds(program: Path, bug: dict[str, str], schedules: str) -> bool:
     """Whether the model fails, by itself and not because there is none of that name."""
     chosen = {"KVS_MODEL": bug["model"], "KVS_MODEL_SCHEDULES": schedules}
+    # Some take more than loom's two preemptions.
+    chosen["KVS_MODEL_PREEMPTIONS"] = str(bug.get("preemptions", 2))
     ran = subprocess.run(
         [program], env={**os.environ, **chosen}, capture_output=True, text=True, timeout=900
     )
@@ -54,7 +56,8 @@ def finds(program: Path, bug: dict[str, str], schedules: str) -> bool:
 def main() -> None:
     """Plants every bug."""
     bugs = tomllib.loads(Path(__file__).with_name("planted.toml").read_text())["bug"]
-    bugs = [bug for bug in bugs if all(text in bug["model"] for text in sys.argv[2:])]
+    names = {id(bug): f"{bug['checker']} {bug['model']}" for bug in bugs}
+    bugs = [bug for bug in bugs if all(text in names[id(bug)] for text in sys.argv[2:])]
     # One checker after the other: each has a build of its own.
     bugs.sort(key=lambda bug: bug["checker"])
     missed = 0
@@ -65,7 +68,7 @@ def main() -> None:
         missed += not found
         seconds = time.monotonic() - began
         outcome = "found " if found else "MISSED"
-        print(f"{outcome} {number}/{len(bugs)} {bug['what']} ({seconds:.0f} s)", flush=True)
+        print(f"{outcome} {number} of {len(bugs)}: {bug['what']} ({seconds:.0f} s)", flush=True)
     shutil.rmtree(COPY, ignore_errors=True)
     print(f"planted: {len(bugs)} bugs; failures: {missed}")
     sys.exit(missed > 0)

@@ -5,11 +5,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::power_loss::{Effort, Runner};
+use super::power_loss::{Effort, Runner, say_losses};
 use super::*;
 
 /// Losses of power that every run of the tests tries.
-const LOSSES: usize = 8_000;
+pub(super) const LOSSES: usize = 8_000;
 const STEPS: usize = 12;
 /// Losses from one line of progress to the next.
 const REPORT_EVERY: u64 = 100_000;
@@ -107,5 +107,6 @@ fn power_loss_at_any_moment_of_any_history_leaves_a_prefix() {
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     // Relaxed: all threads have ended.
     let (lost, histories) = (lost.load(Ordering::Relaxed), histories.load(Ordering::Relaxed));
+    say_losses(usize::try_from(lost).unwrap(), &format!("in {histories} random histories"));
     println!("\nsoak-power: {lost} losses of power in {histories} histories; failures: 0");
 }

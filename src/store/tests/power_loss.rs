@@ -10,12 +10,26 @@
 //! `KVS_POWER_STATES` is how many ways of losing power are tried at a moment with too many to try
 //! all; there are more of them, by the same factor, during recovery.
 
+use std::io::Write;
+
+use super::power_histories::LOSSES;
 use super::*;
 use crate::store::disk::counting::{Asked, CountingDisk};
 use crate::store::disk::modelled::{ModelledDisk, Moment};
 
 /// With so many pending units or fewer, every subset is tried.
 const EXHAUSTIVE_MAX: usize = 6;
+
+/// What power leaves behind, so many times at least, in each of the tests here ...
+const STATES_MIN: usize = 11_000;
+const STATES_TWICE_MIN: usize = 22_000;
+const STATES_KILLED_MIN: usize = 28_000;
+/// ... and, with random histories, in every run of the tests.
+const STATES_ALL_MIN: usize = 50_000;
+const _: () = assert!(
+    STATES_MIN + STATES_TWICE_MIN + STATES_KILLED_MIN + LOSSES >= STATES_ALL_MIN,
+    "fewer states than the documents say"
+);
 
 /// How far a history had come at a moment: writes begun, writes that were durable, checkpoints.
 #[derive(Debug, Clone, Copy, Default)]
@@ -303,33 +317,39 @@ fn effort(samples: usize) -> Effort {
     Effort { samples: from_environment("KVS_POWER_STATES", samples), one_in: 1 }
 }
 
+/// Says how often power was lost, past what is kept of the output of a test that passes.
+pub(super) fn say_losses(count: usize, what: &str) {
+    let said = writeln!(std::io::stderr(), "power loss: {count} states, {what}");
+    said.expect("an open stderr");
+}
+
 #[track_caller]
-fn check_found(checked: Result<usize, String>) {
-    match checked {
-        Ok(count) => assert!(count >= 400, "only {count} losses of power were tried"),
-        Err(wrong) => panic!("{wrong}"),
-    }
+fn check_found(min: usize, what: &str, checked: impl IntoIterator<Item = Result<usize, String>>) {
+    let counts: Result<Vec<_>, _> = checked.into_iter().collect();
+    let count = counts.unwrap_or_else(|wrong| panic!("{wrong}")).into_iter().sum();
+    say_losses(count, what);
+    assert!(count >= min, "only {count} losses of power were tried");
 }
 
 #[test]
 fn power_loss_leaves_a_prefix_with_everything_durable() {
-    for route in ROUTES {
-        for history in [HISTORY, OVERWRITES, EXPIRING] {
-            check_found(Runner::new(route).run(history).check(effort(5)));
-        }
-    }
+    let each = ROUTES.into_iter().flat_map(|route| {
+        [HISTORY, OVERWRITES, EXPIRING].map(|history| Runner::new(route).run(history))
+    });
+    let checked = each.map(|run| run.check(effort(5)));
+    check_found(STATES_MIN, "at every moment of three histories on three routes", checked);
 }
 
 #[test]
 fn power_loss_during_recovery_changes_nothing() {
-    for history in [HISTORY, EXPIRING] {
-        check_found(Runner::new(Route::Tail).run(history).check_twice(effort(1)));
-    }
+    let runs = [HISTORY, EXPIRING].map(|history| Runner::new(Route::Tail).run(history));
+    let checked = runs.map(|run| run.check_twice(effort(1)));
+    check_found(STATES_TWICE_MIN, "again while the store is being opened", checked);
 }
 
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_opened() {
-    for history in [HISTORY, EXPIRING] {
-        check_found(Runner::new(Route::Tail).run(history).check_killed(effort(2)));
-    }
+    let runs = [HISTORY, EXPIRING].map(|history| Runner::new(Route::Tail).run(history));
+    let checked = runs.map(|run| run.check_killed(effort(2)));
+    check_found(STATES_KILLED_MIN, "after the process was killed", checked);
 }

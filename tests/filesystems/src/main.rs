@@ -123,6 +123,7 @@ fn run(mounted: &Mounted, dir: &Path) -> Result<String, String> {
         for durability in [Durability::Os, Durability::Sync] {
             let (tried, wrong) = try_kind(mounted, kind, dir, wanted / 2, durability)?;
             images += tried;
+            println!("{}: {images} of {wanted} images", kind.name);
             failures.extend(wrong);
         }
         failures.iter().take(5).for_each(|failure| eprintln!("FAILED: {failure}"));

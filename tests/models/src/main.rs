@@ -2,7 +2,8 @@
 //!
 //! shuttle runs each of them `KVS_MODEL_SCHEDULES` times (1,000), half of them in random orders and
 //! half in those of probabilistic concurrency testing; loom runs each in all orders of at most
-//! `KVS_MODEL_PREEMPTIONS` (2) preemptions. `KVS_MODEL` chooses those whose name has that text.
+//! `KVS_MODEL_PREEMPTIONS` (2) preemptions, or as many as it comes to the end of. `KVS_MODEL` chooses
+//! those whose name has that text.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[cfg(feature = "shuttle")]
-fn check(run: impl Fn() + Send + Sync + Clone + 'static) {
+fn check(_: &str, run: impl Fn() + Send + Sync + Clone + 'static) {
     use shuttle::scheduler::{PctScheduler, RandomScheduler};
     use shuttle::{Config, Runner};
 
@@ -33,10 +34,11 @@ fn check(run: impl Fn() + Send + Sync + Clone + 'static) {
 }
 
 #[cfg(feature = "loom")]
-fn check(run: impl Fn() + Send + Sync + Clone + 'static) {
+fn check(name: &str, run: impl Fn() + Send + Sync + Clone + 'static) {
     let mut builder = loom::model::Builder::new();
     let preemptions = number("KVS_MODEL_PREEMPTIONS", 2);
-    builder.preemption_bound = Some(usize::try_from(preemptions).expect("a count"));
+    let preemptions = usize::try_from(preemptions).expect("a count");
+    builder.preemption_bound = Some(preemptions.min(models::preemptions_max(name)));
     builder.max_branches = 10_000;
     builder.check(run);
 }
@@ -44,10 +46,10 @@ fn check(run: impl Fn() + Send + Sync + Clone + 'static) {
 fn main() {
     let chosen = std::env::var("KVS_MODEL").unwrap_or_default();
     let (mut count, mut schedules, mut failures) = (0_u64, 0, 0_u64);
-    for (name, model) in models::all() {
-        if !name.contains(&chosen) {
-            continue;
-        }
+    let mut chosen_ones = models::all();
+    chosen_ones.retain(|(name, _)| name.contains(&chosen));
+    let total = chosen_ones.len();
+    for (name, model) in chosen_ones {
         let ran = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&ran);
         let run = move || {
@@ -59,10 +61,11 @@ fn main() {
             models::begin_execution();
             model();
         };
-        let passed = panic::catch_unwind(AssertUnwindSafe(|| check(run))).is_ok();
+        let passed = panic::catch_unwind(AssertUnwindSafe(|| check(name, run))).is_ok();
         let ran = ran.load(Ordering::Relaxed);
-        println!("{} {name}: {ran} schedules", if passed { "ok    " } else { "FAILED" });
         (count, schedules, failures) = (count + 1, schedules + ran, failures + u64::from(!passed));
+        let outcome = if passed { "ok    " } else { "FAILED" };
+        println!("{outcome} {name}: {ran} schedules ({count} of {total})");
     }
     assert!(count > 0, "no model is named like that");
     println!("{} passed, {failures} failed", count - failures);

@@ -1,0 +1,197 @@
+//! A store that two threads use for a moment: publication, the hand-over of the lead, poison and
+//! closing, with so little at work that all orders can be tried.
+//!
+//! Appends go straight to the log: the tail has a model of its own. The disk in memory is behind a
+//! lock, so whoever reads a record has seen what was written before it: that the index publishes
+//! records by itself, the models of the index say.
+
+#[cfg(loom)]
+use loom::thread;
+#[cfg(shuttle)]
+use shuttle::thread;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use super::Model;
+use crate::engine::KvsEngine;
+use crate::error::{KvsError, Result};
+use crate::options::{Durability, Options, WriteMode};
+use crate::store::KvStore;
+use crate::store::disk::Disk;
+use crate::store::disk::modelled::{Lost, ModelledDisk};
+use crate::sync::{Arc, Ordering};
+use crate::write_batch::{Write, WriteBatch};
+
+pub(super) const ALL: &[Model] = &[
+    ("publication: two keys of a batch", two_keys_of_a_batch),
+    ("publication: two removed keys of a batch", two_removed_keys_of_a_batch),
+    ("hand-over: two writers", two_writers),
+    ("hand-over: a writer and a write that nobody waits for", a_writer_and_a_write_handed_over),
+    ("poison: two syncs, one of which fails", two_syncs_one_of_which_fails),
+    ("close: a write beside it", a_write_beside_close),
+    ("close: a write that nobody waits for", a_write_handed_over_before_close),
+];
+
+const DIR: &str = "/store";
+
+fn open(model: &ModelledDisk, durability: Durability) -> KvStore {
+    let disk: Arc<dyn Disk> = Arc::new(model.clone());
+    let options = Options::new().durability(durability).write_mode(WriteMode::Direct);
+    let options = options.auto_compaction(false);
+    KvStore::open_on(&disk, DIR.into(), options, &mut |_| {}).unwrap()
+}
+
+/// A store that was just made and holds `content`, and its disk.
+fn store_of(content: &[(&str, u8)], durability: Durability) -> (ModelledDisk, KvStore) {
+    let model = ModelledDisk::default();
+    model.create_dir_all(Path::new(DIR)).unwrap();
+    let store = open(&model, durability);
+    content.iter().for_each(|(key, n)| set(&store, key, *n).unwrap());
+    (model, store)
+}
+
+fn set(store: &KvStore, key: &str, n: u8) -> Result<()> {
+    store.set_bytes(key.as_bytes(), &[n])
+}
+
+fn get(store: &KvStore, key: &str) -> Option<u8> {
+    store.get_bytes(key.as_bytes()).unwrap().map(|value| value[0])
+}
+
+/// Runs `work` in a thread of its own.
+fn beside<R: Send + 'static>(
+    store: &KvStore,
+    work: impl FnOnce(&KvStore) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let store = store.clone();
+    thread::spawn(move || work(&store))
+}
+
+/// What a loss of power at this moment leaves, with nothing that was not synced.
+fn after_power_loss(model: &ModelledDisk) -> ModelledDisk {
+    model.record();
+    model.moments().last().unwrap().after_power_loss(|_| false)
+}
+
+/// Of two keys that are written together, the one that is read last is no older.
+fn two_keys_of_a_batch() {
+    let (_, store) = store_of(&[("a", 1), ("b", 1)], Durability::Os);
+    let reader = beside(&store, |store| {
+        let (first, second) = (get(store, "a"), get(store, "b"));
+        assert!(first <= second, "half of a batch: {first:?}, then {second:?}");
+    });
+    let mut batch = WriteBatch::new();
+    batch.set(b"a", &[2]).set(b"b", &[2]);
+    store.apply(&batch).unwrap();
+    assert_eq!((get(&store, "a"), get(&store, "b")), (Some(2), Some(2)));
+    reader.join().unwrap();
+}
+
+/// Of two keys that are removed together, the one that is read last is not there if the first was
+/// not.
+fn two_removed_keys_of_a_batch() {
+    let (_, store) = store_of(&[("a", 1), ("b", 1)], Durability::Os);
+    let reader = beside(&store, |store| {
+        let (first, second) = (get(store, "a"), get(store, "b"));
+        assert!(first >= second, "half of a batch: {first:?}, then {second:?}");
+    });
+    let mut batch = WriteBatch::new();
+    batch.remove(b"a").remove(b"b");
+    store.apply(&batch).unwrap();
+    assert_eq!((get(&store, "a"), get(&store, "b")), (None, None));
+    reader.join().unwrap();
+}
+
+/// Whoever finds a leader is served by it, or leads next; each reads what it wrote.
+fn two_writers() {
+    let (model, store) = store_of(&[], Durability::Os);
+    let write = |store: &KvStore, key: &str| {
+        set(store, key, 1).unwrap();
+        assert_eq!(get(store, key), Some(1), "a write that had returned is not read");
+    };
+    let other = beside(&store, move |store| write(store, "b"));
+    write(&store, "a");
+    other.join().unwrap();
+    assert_eq!(store.len().unwrap(), 2);
+    drop(store);
+    let store = open(&model, Durability::Os);
+    assert_eq!((get(&store, "a"), get(&store, "b")), (Some(1), Some(1)));
+}
+
+/// Hands a write of "h" over; what is returned is true when it is done.
+fn hand_over(store: &KvStore) -> Arc<AtomicBool> {
+    let is_done = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&is_done);
+    let write = Write::Set { key: b"h".to_vec(), value: vec![1] };
+    // SeqCst: of the test alone.
+    let done = move |outcome: Result<()>| {
+        outcome.unwrap();
+        raised.store(true, Ordering::SeqCst);
+    };
+    store.write_then(write, Box::new(done));
+    is_done
+}
+
+/// A write that nobody waits for is done by whoever leads, or by the thread that is there for it.
+fn a_writer_and_a_write_handed_over() {
+    let (model, store) = store_of(&[], Durability::Sync);
+    let other = beside(&store, |store| set(store, "a", 1).unwrap());
+    let is_done = hand_over(&store);
+    other.join().unwrap();
+    store.close().unwrap();
+    assert!(is_done.load(Ordering::SeqCst), "a write that was handed over was forgotten");
+    drop(store);
+    let store = open(&after_power_loss(&model), Durability::Os);
+    assert_eq!((get(&store, "a"), get(&store, "h")), (Some(1), Some(1)));
+}
+
+/// The kernel takes what a failed sync was to write for clean: whoever syncs after that, or has
+/// waited meanwhile, is not told that it is durable.
+fn two_syncs_one_of_which_fails() {
+    let (model, store) = store_of(&[], Durability::Os);
+    model.fail_next_sync(Lost::Unseen);
+    // The other may have failed already.
+    let write = |store: &KvStore, key: &'static str| {
+        set(store, key, 1).and_then(|()| store.sync()).is_ok().then_some(key)
+    };
+    let other = beside(&store, move |store| write(store, "b"));
+    let durable = [write(&store, "a"), other.join().unwrap()];
+    assert!(matches!(set(&store, "c", 1), Err(KvsError::Poisoned)));
+    assert!(matches!(store.sync(), Err(KvsError::Poisoned)));
+    drop(store);
+    let store = open(&after_power_loss(&model), Durability::Os);
+    for key in durable.into_iter().flatten() {
+        assert_eq!(get(&store, key), Some(1), "{key} was synced and is lost");
+    }
+}
+
+/// A write beside `close` is done, and there after it, or is told that the store is closed.
+fn a_write_beside_close() {
+    let (model, store) = store_of(&[], Durability::Os);
+    let writer = beside(&store, |store| match set(store, "a", 1) {
+        Ok(()) => true,
+        Err(KvsError::Closed) => false,
+        Err(error) => panic!("{error}"),
+    });
+    store.close().unwrap();
+    assert!(matches!(set(&store, "late", 1), Err(KvsError::Closed)));
+    // All that is there is durable, also what the other thread has not been told of yet.
+    let left = after_power_loss(&model);
+    let is_written = writer.join().unwrap();
+    drop(store);
+    let store = open(&left, Durability::Os);
+    assert_eq!(get(&store, "a").is_some(), is_written, "what was told is not what is there");
+    assert_eq!(get(&store, "late"), None);
+}
+
+/// A write that was handed over is done before `close` returns.
+fn a_write_handed_over_before_close() {
+    let (model, store) = store_of(&[], Durability::Sync);
+    let is_done = hand_over(&store);
+    store.close().unwrap();
+    assert!(is_done.load(Ordering::SeqCst), "a write that was handed over was forgotten");
+    drop(store);
+    let store = open(&after_power_loss(&model), Durability::Os);
+    assert_eq!(get(&store, "h"), Some(1));
+}

@@ -1,0 +1,262 @@
+//! What opening makes of what it finds: no store, half a store, a crash tail, logs behind a gap, a
+//! tail that nobody wants. And that closing is nothing to be alarmed at.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::error::KvsError;
+use crate::logger::{LogLevel, Logger};
+use crate::store::disk::RealDisk;
+use crate::store::disk::failing::FailingDisk;
+use crate::store::location::SegmentId;
+use crate::store::names::{self, Name};
+use crate::store::segment::HEADER_LEN;
+
+fn dir() -> &'static Path {
+    Path::new(DIR)
+}
+
+/// An empty directory on a disk in memory.
+fn empty() -> Arc<dyn Disk> {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    disk.create_dir_all(dir()).unwrap();
+    disk
+}
+
+/// What a process that did `steps` leaves when it is killed.
+fn killed_after(steps: &[Step]) -> Arc<dyn Disk> {
+    let model = ModelledDisk::default();
+    let disk: Arc<dyn Disk> = Arc::new(model.clone());
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    steps.iter().zip(1..).for_each(|(step, number)| do_step(&store, *step, number).unwrap());
+    let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+    left.create_dir_all(dir()).unwrap();
+    left
+}
+
+/// The ids of the segments there are, in their order.
+fn ids(disk: &Arc<dyn Disk>) -> BTreeSet<SegmentId> {
+    let names = disk.list(dir()).unwrap();
+    let id = |name: &std::ffi::OsString| match Name::parse(name) {
+        Name::Segment(id) => Some(id),
+        _ => None,
+    };
+    names.iter().filter_map(id).collect()
+}
+
+fn read(disk: &Arc<dyn Disk>, path: &Path) -> Vec<u8> {
+    let file = disk.open(path).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn flip(disk: &Arc<dyn Disk>, path: &Path, at: u64) {
+    let file = disk.open(path).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    file.write_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+/// In a few words, what came of an open.
+fn outcome(opened: &Result<KvStore>) -> &'static str {
+    match opened {
+        Ok(_) => "opened",
+        Err(KvsError::NoStore { .. }) => "no store",
+        Err(KvsError::StoreExists { .. }) => "there is one",
+        Err(KvsError::UnsupportedFormat { .. }) => "another format",
+        Err(KvsError::WrongEngine { .. }) => "another engine",
+        Err(KvsError::Corrupt { .. }) => "corrupt",
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_as_it_is() {
+    for (files, create, expected) in [
+        (&[][..], false, "no store"),
+        (&["17.log"], true, "another format"),
+        (&["seg-0000000001.log"], true, "corrupt"),
+        (&["MANIFEST-1", "seg-0000000001.log"], true, "corrupt"),
+        (&["MANIFEST-2"], true, "corrupt"),
+        (&["MANIFEST-1", "MANIFEST-2"], true, "corrupt"),
+        (&["MANIFEST-1"], false, "no store"),
+    ] {
+        let disk = empty();
+        for name in files {
+            disk.create(&dir().join(name)).unwrap().write_at(b"half a line", 0).unwrap();
+        }
+        let opened = open(&disk, dir(), &options(Route::Tail).create(create));
+        assert_eq!(outcome(&opened), expected, "{files:?}");
+        for name in files {
+            assert_eq!(read(&disk, &dir().join(name)), b"half a line", "{name} of {files:?}");
+        }
+    }
+}
+
+#[test]
+fn the_store_of_another_engine_is_refused() {
+    let real = tempfile::tempdir().unwrap();
+    for name in ["db", "conf"] {
+        std::fs::write(real.path().join(name), "").unwrap();
+    }
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let opened = open(&disk, real.path(), &options(Route::Tail));
+    assert_eq!(outcome(&opened), "another engine");
+}
+
+/// A crash while the first manifest was being written.
+#[test]
+fn a_store_that_was_never_born_is_made() {
+    let disk = empty();
+    disk.create(&names::manifest(dir(), 1)).unwrap().write_at(b"half a line", 0).unwrap();
+    let store = open(&disk, dir(), &options(Route::Tail)).unwrap();
+    do_step(&store, Set(0, 10), 1).unwrap();
+    drop(store);
+    let exclusive = options(Route::Tail).exclusive(true);
+    assert_eq!(outcome(&open(&disk, dir(), &exclusive)), "there is one");
+    let store = open(&disk, dir(), &options(Route::Tail)).unwrap();
+    assert_eq!(content(&store).unwrap().len(), 1);
+    assert_eq!(outcome(&open(&empty(), dir(), &exclusive)), "opened");
+}
+
+#[test]
+fn a_crash_tail_is_counted_and_kept_beside_older_ones() {
+    const TORN: &[u8] = &[7; 300];
+    let disk = killed_after(&[Set(0, 100), Set(1, 200)]);
+    let id = *ids(&disk).first().unwrap();
+    let log = disk.open(&names::segment(dir(), id)).unwrap();
+    let end = log.len().unwrap();
+    log.write_at(TORN, end).unwrap();
+    // Others were cut at the same place before.
+    let kept = |attempt| names::crash_tail(dir(), id, end, attempt);
+    disk.create_dir_all(&names::lost_and_found(dir())).unwrap();
+    for attempt in [0, 1] {
+        disk.create(&kept(attempt)).unwrap().write_at(b"older", 0).unwrap();
+    }
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert_eq!(store.stats().crash_tails_cut, 1);
+    assert_eq!(content(&store).unwrap().len(), 2);
+    let found = [0, 1, 2].map(|attempt| read(&disk, &kept(attempt)));
+    assert_eq!(found, [b"older", b"older", TORN]);
+    drop(store);
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert_eq!(store.stats().crash_tails_cut, 0);
+}
+
+/// Logs behind one that is not there are a crash tail as a whole: kept, unless there is nothing in
+/// them, and removed.
+#[test]
+fn logs_behind_a_gap_are_given_up() {
+    for (len, cut) in [(None, 1), (Some(HEADER_LEN), 0), (Some(HEADER_LEN + 1), 1)] {
+        let disk = killed_after(&[Set(0, 3000), Set(1, 3000)]);
+        let [first, second] = ids(&disk).into_iter().collect::<Vec<_>>()[..] else {
+            panic!("two logs: {:?}", ids(&disk));
+        };
+        disk.remove(&names::segment(dir(), first)).unwrap();
+        let path = names::segment(dir(), second);
+        if let Some(len) = len {
+            disk.open(&path).unwrap().set_len(len).unwrap();
+        }
+        let bytes = read(&disk, &path);
+        let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+        assert_eq!(store.stats().crash_tails_cut, cut, "{len:?}");
+        assert!(content(&store).unwrap().is_empty());
+        assert!(!disk.exists(&path));
+        let kept = names::crash_tail(dir(), second, 0, 0);
+        assert_eq!(disk.exists(&kept), cut == 1);
+        assert!(cut == 0 || read(&disk, &kept) == bytes);
+    }
+}
+
+/// A mark says up to which write the log was durable. A hole in what it covers is corruption, also
+/// if the mark is in the next log; any other hole is a crash tail.
+#[test]
+fn what_was_durable_is_never_cut() {
+    for (steps, expected) in [
+        (&[Set(0, 10), Set(1, 10)][..], "opened"),
+        (&[Set(0, 10), Sync, Set(1, 10)], "corrupt"),
+        (&[Set(0, 3000), Set(1, 3000)], "opened"),
+        (&[Set(0, 3000), Sync, Set(1, 3000)], "corrupt"),
+    ] {
+        let disk = killed_after(steps);
+        let first = names::segment(dir(), *ids(&disk).first().unwrap());
+        flip(&disk, &first, HEADER_LEN);
+        let before = read(&disk, &first);
+        let opened = open(&disk, dir(), &options(Route::Direct));
+        assert_eq!(outcome(&opened), expected, "{steps:?}");
+        if let Ok(store) = opened {
+            assert!(content(&store).unwrap().is_empty(), "{steps:?}");
+        } else {
+            assert_eq!(read(&disk, &first), before, "{steps:?}");
+        }
+    }
+}
+
+#[test]
+fn ids_of_segments_are_never_given_twice() {
+    let disk = empty();
+    let (mut seen, mut number) = (BTreeSet::new(), 1);
+    for _ in 0..4 {
+        let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+        for step in [Set(0, 3000), Set(1, 3000), Set(0, 10), Compact] {
+            let before = ids(&disk);
+            do_step(&store, step, number).unwrap();
+            number += 1;
+            let last = seen.last().copied();
+            let new: Vec<_> = ids(&disk).difference(&before).copied().collect();
+            assert!(new.iter().all(|id| Some(*id) > last), "{new:?} after {last:?}");
+            seen.extend(new);
+        }
+    }
+    assert!(seen.len() > 8, "{seen:?}");
+}
+
+#[test]
+fn there_is_a_tail_where_one_is_wanted_and_no_other() {
+    for (mode, durability, expected) in [
+        (WriteMode::Tail, Durability::Os, true),
+        (WriteMode::Direct, Durability::Os, false),
+        (WriteMode::Tail, Durability::Sync, false),
+        (WriteMode::Direct, Durability::Sync, false),
+    ] {
+        let disk = empty();
+        drop(open(&disk, dir(), &options(Route::Tail)).unwrap());
+        assert!(disk.exists(&names::tail(dir())));
+        let options = options(Route::Tail).write_mode(mode).durability(durability);
+        let store = open(&disk, dir(), &options).unwrap();
+        do_step(&store, Set(0, 10), 1).unwrap();
+        assert_eq!(content(&store).unwrap().len(), 1);
+        assert_eq!(disk.exists(&names::tail(dir())), expected, "{mode:?}, {durability:?}");
+    }
+}
+
+/// Closing wakes the thread that syncs at intervals, and the sync that it was about to do was
+/// refused, because the store was closed: an error, said its log, at every other close.
+#[test]
+fn closing_is_no_error_to_the_log() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let mut options = options(Route::Direct);
+    options.durability = Durability::Interval(Duration::from_millis(20));
+    options.logger = Logger::to({
+        let heard = Arc::clone(&heard);
+        move |level, line| heard.lock().push((level, line.to_owned()))
+    });
+    let failing = FailingDisk::new(empty());
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, dir(), &options).unwrap();
+    do_step(&store, Set(0, 10), 1).unwrap();
+    // The thread is there when it has synced once.
+    while store.core.writer.has_unsynced() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    do_step(&store, Set(0, 10), 2).unwrap();
+    // Time for it to see that there is something to sync, before closing has synced it.
+    failing.act_after(0, || std::thread::sleep(Duration::from_millis(50)));
+    store.close().unwrap();
+    let heard = heard.lock();
+    let alarming: Vec<_> = heard.iter().filter(|(level, _)| *level <= LogLevel::Warn).collect();
+    assert!(alarming.is_empty(), "{alarming:?}");
+    assert!(!heard.is_empty());
+}
