@@ -222,7 +222,38 @@ static void killed_writers_acknowledged_writes_survive(const char *dir) {
     }
 }
 
+/* A daemon opens its store by a relative path and then goes to the root directory. */
+static void a_program_may_change_its_directory(const char *dir) {
+    char before[4096], value[1000];
+    kvs_options *options = engine_options();
+    kvs_store *store = NULL;
+    uint64_t count = 0;
+    uint32_t i;
+
+    memset(value, 'v', sizeof value);
+    CHECK(getcwd(before, sizeof before) != NULL);
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SEGMENT_BYTES_MIN, 0));
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SEGMENT_BYTES_MAX, 65536));
+    CHECK(chdir(dir) == 0);
+    CHECK_OK(kvs_open("store", options, &store));
+    CHECK(chdir("/") == 0);
+    for (i = 0; i < 1000; i++) CHECK_OK(kvs_set(store, &i, 4, value, sizeof value));
+    if (engine_is("kvs")) CHECK_OK(kvs_compact(store));
+    CHECK_OK(kvs_close(store));
+    kvs_store_free(store);
+    store = NULL;
+
+    CHECK(chdir(before) == 0);
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_CREATE, 0));
+    CHECK_OK(kvs_open(path_in(dir, "store"), options, &store));
+    CHECK_OK(kvs_len(store, &count));
+    CHECK_NUMBER(1000, count);
+    kvs_store_free(store);
+    kvs_options_free(options);
+}
+
 const phase lifetimes_phases[] = {
+    {"a_program_may_change_its_directory", PLAIN, a_program_may_change_its_directory},
     {"buffer_outlives_its_store", PLAIN, buffer_outlives_its_store},
     {"close_is_safe_while_others_work", PLAIN, close_is_safe_while_others_work},
     {"each_thread_has_its_own_last_error", PLAIN, each_thread_has_its_own_last_error},
