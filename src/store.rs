@@ -253,6 +253,23 @@ impl KvsEngine for KvStore {
         Ok(found)
     }
 
+    fn get_many_with(
+        &self,
+        keys: &[&[u8]],
+        read: &mut dyn FnMut(Option<&[u8]>) -> bool,
+    ) -> Result<bool> {
+        for some in keys.chunks(PREFETCH_KEYS) {
+            self.core.prefetch(some.iter().copied());
+            for key in some {
+                let goes_on = self.get_with(key, |value| read(Some(value)))?;
+                if !goes_on.unwrap_or_else(|| read(None)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn contains(&self, key: &[u8]) -> Result<bool> {
         Ok(self.core.find(key, |_, _, _| ())?.is_some())
     }

@@ -289,16 +289,17 @@ pub unsafe extern "C" fn kvs_get_many(
         })?;
         let found = store.read(|engine| {
             let mut values = packed::Values::new(KVS_VALUE_LEN_MAX);
-            for key in keys {
-                let fits = engine.get_with(key, |value| values.add(value))?;
-                if !fits.unwrap_or_else(|| values.add_absent()) {
-                    return Err(Failure::Invalid {
-                        argument: "count",
-                        must: "smaller: these values together are longer than KVS_VALUE_LEN_MAX",
-                    });
-                }
+            let mut add = |value: Option<&[u8]>| match value {
+                Some(value) => values.add(value),
+                None => values.add_absent(),
+            };
+            if engine.get_many_with(&keys, &mut add)? {
+                return Ok(values.into_bytes());
             }
-            Ok(values.into_bytes())
+            Err(Failure::Invalid {
+                argument: "count",
+                must: "smaller: these values together are longer than KVS_VALUE_LEN_MAX",
+            })
         })?;
         *packed_values = kvs_buf::give(Some(Value::from(found)));
         Ok(KVS_OK)

@@ -18,7 +18,7 @@ use super::store::kvs_store;
 use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
-use crate::scan::{Entries, Offered, Scan};
+use crate::scan::{Entries, Scan};
 use crate::value::Value;
 
 /// For scans: from the last key to the first.
@@ -104,23 +104,16 @@ impl kvs_iter {
         let keys_only = self.keys_only;
         let mut take =
             |key: &[u8], value: &[u8]| filled.take(room, key, if keys_only { &[] } else { value });
-        let left = loop {
-            match entries.offer(&mut take) {
-                Some(Ok(Offered::Taken)) => {}
-                Some(Ok(Offered::Left((key, _)))) if keys_only => {
-                    break Some(Ok((key, Value::default())));
-                }
-                Some(Ok(Offered::Left(entry))) => break Some(Ok(entry)),
-                Some(Err(error)) => break Some(Err(error)),
-                None => break None,
-            }
-        };
+        let left = entries.offer(&mut take);
         self.entries = Some(entries);
         self.closed = matches!(left, Some(Err(KvsError::Closed)));
         match left {
             // What was packed is handed out first.
             Some(Err(error)) if filled.count == 0 => return Err(error.into()),
             None if filled.count == 0 => filled.status = KVS_END,
+            left if keys_only => {
+                self.pending = left.map(|left| left.map(|(key, _)| (key, Value::default())));
+            }
             left => self.pending = left,
         }
         Ok(filled)
@@ -141,6 +134,8 @@ impl Filled {
         let len = packed::record_len(key, value);
         let fits = packed::put_record(room, key, value);
         if fits {
+            // An earlier one that did not fit has gone meanwhile.
+            (self.status, self.needed) = (KVS_OK, 0);
             self.used += len;
             self.count += 1;
         } else if self.count == 0 {
