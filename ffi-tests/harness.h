@@ -51,6 +51,16 @@ void check_negative_lengths_are_refused(const fixture *f);
 void check_closed_is_refused(const fixture *f);
 void check_forked_is_refused(const fixture *f);
 
+/* What kvs.h says of an option that takes a number. The last row has no name. */
+typedef struct option_row {
+    int32_t id;
+    const char *name;
+    uint64_t value; /* The default. */
+    int has_range;
+    uint64_t lowest, highest;
+} option_row;
+extern const option_row option_rows[];
+
 /* Opens a store in dir and makes one of each; the server only if it is wanted. */
 void make_fixture(fixture *f, const char *dir, int with_server);
 void free_fixture(fixture *f);
