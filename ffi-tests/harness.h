@@ -13,6 +13,15 @@
 
 #include "kvs.h"
 
+/* gcc says so by the first, clang by the second. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#define UNDER_THREAD_SANITIZER __has_feature(thread_sanitizer)
+#else
+#define UNDER_THREAD_SANITIZER 0
+#endif
+
 /* What a phase does besides calling the library, so that a run can leave it out. */
 #define PLAIN 0
 #define FORKS 1

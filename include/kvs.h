@@ -1,5 +1,5 @@
 /*
- * kvs: an embeddable key-value store.
+ * kvs: an embeddable key-value store. Example:
  *
  *     kvs_store *store = NULL;
  *     if (kvs_open("cities", NULL, &store) < 0 ||
@@ -35,7 +35,12 @@
  *             goes on unharmed. Opening a store in the child of a program with several threads is
  *             only sound after exec.
  *   Manners   The library prints nothing, installs no signal handler, never exits, and reads no
- *             environment variable. Its threads are called kvs-* and take no signals.
+ *             environment variable. Its threads are called kvs-* and take no signals; its files
+ *             are closed by exec. What errno is after a call says nothing: kvs_last_os_error does.
+ *   Limits    No function may be called by a signal handler, and no thread may be cancelled within
+ *             one (pthread_cancel). The library is not made to be unloaded (dlclose). A process
+ *             that ends without kvs_close loses no more than one that is killed: see
+ *             KVS_OPT_DURABILITY.
  *   Since     Functions are there since 0.1.0 unless they say so.
  *
  * What you promise; a function's "Safety" names those it relies on
@@ -49,8 +54,9 @@
  *   6. A function given to kvs_set_logger may be called from another thread, with its userdata,
  *      until kvs_set_logger has returned for the next one; it returns.
  *
- * Linking: link the shared library, or the static one with KVS_STATIC defined. Two static
- * libraries written in Rust do not go into one program.
+ * Linking: cc app.c $(pkg-config --cflags --libs kvs), or find_package(kvs) and kvs::kvs with
+ * CMake. That is the shared library; the static one is pkg-config --static, with KVS_STATIC
+ * defined, or kvs::static. Two static libraries written in Rust do not go into one program.
  */
 #ifndef KVS_H
 #define KVS_H
@@ -457,7 +463,8 @@ typedef struct {
      */
     uint64_t compaction_count;
     /**
-     * Groups of writes since the store was opened, each one write to the file.
+     * Groups of writes since the store was opened: what was written at once, for all who wrote
+     * at the same time.
      */
     uint64_t group_count;
     /**
@@ -818,6 +825,16 @@ KVS_API kvs_status kvs_set_logger(int32_t max_level, kvs_log_fn fn, void *userda
 /**
  * Makes a set of options that holds the defaults.
  *
+ * Example:
+ *
+ *   kvs_store *durable = NULL;
+ *   kvs_options *options = kvs_options_new();
+ *   if (kvs_options_set_u64(options, KVS_OPT_DURABILITY, KVS_DURABILITY_SYNC) < 0 ||
+ *       kvs_open("accounts", options, &durable) < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   kvs_options_free(options);
+ *   kvs_store_free(durable);
+ *
  * Ownership: yours; give it to kvs_options_free.
  * Returns:   NULL only if a bug was caught; kvs_last_error names it.
  * Threads:   any; the result is for one thread at a time.
@@ -888,7 +905,8 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  * forbid it. A directory is opened once at a time, by one process; with KVS_OPT_READ_ONLY by any
  * number beside that one.
  *
- * path_utf8 is UTF-8 on every platform. options may be NULL for the defaults.
+ * path_utf8 is UTF-8 on every platform; if it is relative, it is so to the current directory of
+ * the process at this moment. options may be NULL for the defaults.
  *
  * Ownership: *store is yours: kvs_close ends the store, kvs_store_free the pointer. NULL is stored
  *            on failure.
@@ -899,7 +917,9 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  *            option cannot work, or the path is empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE;
  *            KVS_ERR_IO; KVS_ERR_THREAD; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
- * Cost:      reads the whole store; an index of about 14 bytes for each key stays in memory.
+ * Cost:      milliseconds after a clean close, however many keys there are; after a crash the
+ *            newest files are read. The index, about 14 bytes for each key, comes into memory
+ *            piece by piece, with the calls that need it and in the background.
  *
  * # Safety
  *
@@ -967,6 +987,13 @@ KVS_API void kvs_store_free(kvs_store *store);
 /**
  * Looks up the value of a key.
  *
+ * Example:
+ *
+ *   kvs_buf *value = NULL;
+ *   if (kvs_get(store, "no", 2, &value) == KVS_OK)
+ *       fwrite(kvs_buf_data(value), 1, kvs_buf_len(value), stdout);
+ *   kvs_buf_free(value);
+ *
  * Ownership: *value is yours; give it to kvs_buf_free. It stays as it is, whatever happens to the
  *            key or the store. NULL is stored unless the result is KVS_OK.
  * Returns:   KVS_OK; KVS_NOT_FOUND; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
@@ -989,6 +1016,16 @@ kvs_status kvs_get(kvs_store *store,
  * Copies the value of a key into memory of yours: dst has room for capacity bytes.
  *
  * *value_len is the length of the value with KVS_OK and with KVS_TOO_SMALL, else 0.
+ *
+ * Example:
+ *
+ *   char value[100];
+ *   size_t len;
+ *   kvs_status status = kvs_get_into(store, "no", 2, value, sizeof value, &len);
+ *   if (status == KVS_OK)
+ *       printf("%.*s\n", (int)len, value);
+ *   else if (status == KVS_TOO_SMALL)
+ *       printf("%lu bytes\n", (unsigned long)len);
  *
  * Returns: KVS_OK; KVS_NOT_FOUND; KVS_TOO_SMALL: nothing was copied, call again with *value_len
  *          bytes of room; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
@@ -1032,8 +1069,9 @@ KVS_API KVS_MUST_USE kvs_status kvs_contains(kvs_store *store, const void *key, 
  *          KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
- * Cost:    one write to the file, shared with those who write at the same time; with
- *          KVS_DURABILITY_SYNC a sync, shared too.
+ * Cost:    a copy, and a write to the file for many calls together; with KVS_WRITE_MODE_DIRECT a
+ *          write to the file, and with KVS_DURABILITY_SYNC a sync too, both shared with those who
+ *          write at the same time.
  *
  * # Safety
  *
@@ -1090,6 +1128,14 @@ kvs_status kvs_swap(kvs_store *store,
  * absent, in both places: expect it to insert what must not be there, desire it to remove.
  * Length 0 with another pointer is the empty value.
  *
+ * Example:
+ *
+ *   kvs_status status = kvs_compare_and_swap(store, "lock", 4, NULL, 0, "mine", 4, NULL);
+ *   if (status == KVS_OK)
+ *       puts("the lock was free, and is mine");
+ *   else if (status == KVS_MISMATCH)
+ *       puts("somebody has it");
+ *
  * Ownership: *actual is yours; give it to kvs_buf_free. With KVS_MISMATCH it is what the key is,
  *            NULL if absent; otherwise NULL is stored. actual may be NULL if you do not want to
  *            know.
@@ -1114,8 +1160,8 @@ kvs_status kvs_compare_and_swap(kvs_store *store,
                                 kvs_buf **actual);
 
 /**
- * Looks up many keys in one call, each by itself: writes may fall between. Made for languages in
- * which a call of C is dear; C itself gains nothing over kvs_get.
+ * Looks up many keys in one call, each by itself: writes may fall between. For languages in which
+ * a call of C is dear, and for many keys of a large store: the waits for memory are shared.
  *
  * packed_keys holds count keys, one after the other without padding: the length in 4 bytes,
  * least significant first, then the key. *packed_values holds as many values in their order: the
@@ -1214,7 +1260,7 @@ kvs_status kvs_set_expiry(kvs_store *store,
 
 /**
  * The bytes of a buffer. Not NULL for a buffer, also if it has no bytes; NULL for NULL. There is
- * no zero byte after the last one.
+ * no zero byte after the last one, and they begin at any address, aligned to nothing.
  *
  * Ownership: the buffer's; valid until kvs_buf_free, also after the key was overwritten or the
  *            store was closed and freed.
@@ -1273,8 +1319,7 @@ KVS_API void kvs_batch_free(kvs_batch *batch);
 
 /**
  * Adds to a batch: set a key to a value, which does not expire. A later write of the same key wins
- * over an earlier one.
- * On failure the batch is as it was.
+ * over an earlier one. On failure the batch is as it was.
  *
  * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: promise 5.
@@ -1359,12 +1404,22 @@ KVS_API void kvs_batch_clear(kvs_batch *batch);
  *
  * flags is 0 or KVS_WRITE_SYNC.
  *
+ * Example:
+ *
+ *   kvs_batch *batch = kvs_batch_new();
+ *   if (kvs_batch_set(batch, "to", 2, "110", 3) < 0 ||
+ *       kvs_batch_set(batch, "from", 4, "90", 2) < 0 ||
+ *       kvs_batch_remove(batch, "pending", 7) < 0 ||
+ *       kvs_write(store, batch, KVS_WRITE_SYNC) < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   kvs_batch_free(batch);
+ *
  * Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
  *          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags, or an expiry and an engine
  *          without; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
  *          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing of the batch is applied then.
  * Threads: any for the store, promise 5 for the batch.
- * Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
+ * Cost:    that of kvs_set, once for all of it; with KVS_WRITE_SYNC one sync.
  *
  * # Safety
  *
@@ -1452,6 +1507,19 @@ kvs_status kvs_scan_unordered(kvs_store *store,
  * Goes on to the next record of a scan and stores where it is. The pointers are not NULL with
  * KVS_OK, also to nothing; otherwise NULL and 0 are stored.
  *
+ * Example:
+ *
+ *   kvs_iter *iter = NULL;
+ *   const void *key, *value;
+ *   size_t key_len, value_len;
+ *   kvs_status status = kvs_scan_prefix(store, "user:", 5, 0, &iter);
+ *   if (status == KVS_OK)
+ *       while ((status = kvs_iter_next(iter, &key, &key_len, &value, &value_len)) == KVS_OK)
+ *           printf("%.*s\n", (int)key_len, (const char *)key);
+ *   if (status < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   kvs_iter_free(iter);
+ *
  * Ownership: the iterator's: the bytes are valid until its next call or kvs_iter_free, also after
  *            the store was closed and freed.
  * Returns:   KVS_OK; KVS_END: there are no more, and never will be for this iterator;
@@ -1476,8 +1544,8 @@ kvs_status kvs_iter_next(kvs_iter *iter,
 
 /**
  * Goes on to the next records of a scan, as many as fit, and copies them into memory of yours: dst
- * has room for capacity bytes. Made for languages in which a call of C is dear. It may be mixed
- * with kvs_iter_next: no record is lost, and none comes twice.
+ * has room for capacity bytes. For languages in which a call of C is dear, and for programs that
+ * copy what they read. It may be mixed with kvs_iter_next: no record is lost, and none comes twice.
  *
  * Records lie one after the other without padding. Each length has 4 bytes, least significant
  * first, on every machine. No record is ever split.
@@ -1488,6 +1556,23 @@ kvs_status kvs_iter_next(kvs_iter *iter,
  * *used is the number of bytes of dst that hold records and *count the number of records, with
  * KVS_OK at least 1. *needed is the size of the record that does not fit, with KVS_TOO_SMALL.
  * Otherwise they are 0; what dst holds behind *used is not said.
+ *
+ * Example:
+ *
+ *   static unsigned char block[65536];
+ *   size_t used, count, needed;
+ *   kvs_iter *iter = NULL;
+ *   if (kvs_scan_unordered(store, 0, &iter) == KVS_OK)
+ *       while (kvs_iter_next_many(iter, block, sizeof block, &used, &count, &needed) == KVS_OK) {
+ *           const unsigned char *at = block;
+ *           while (at < block + used) {
+ *               size_t key_len = at[0] | at[1] << 8 | at[2] << 16 | (size_t)at[3] << 24;
+ *               size_t value_len = at[4] | at[5] << 8 | at[6] << 16 | (size_t)at[7] << 24;
+ *               printf("%.*s\n", (int)key_len, (const char *)at + 8);
+ *               at += 8 + key_len + value_len;
+ *           }
+ *       }
+ *   kvs_iter_free(iter);
  *
  * Returns: KVS_OK; KVS_END; KVS_TOO_SMALL: not even the next record fits, so call again with
  *          *needed bytes of room; otherwise as kvs_iter_next. A failure behind records that were
@@ -1646,8 +1731,11 @@ KVS_API KVS_MUST_USE kvs_status kvs_verify_json(kvs_store *store, kvs_buf **repo
  * sizeof(kvs_stats), so that a program and a library of different versions understand each other:
  * of a structure longer than the library's the rest is 0, of a shorter one the rest is left out.
  *
+ * Example:
+ *
  *   kvs_stats stats;
- *   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
+ *   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK)
+ *       printf("%lu keys\n", (unsigned long)stats.key_count);
  *
  * Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has none; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID. All bytes of the structure are 0 unless KVS_OK.
@@ -1688,6 +1776,16 @@ KVS_API KVS_MUST_USE kvs_status kvs_stats_json(kvs_store *store, kvs_buf **json)
  * no authentication, so a loopback address is the safe choice. With KVS_OPT_SERVER_LISTEN_FD the
  * address may be anything but NULL. options may be NULL for the defaults; those that are for
  * stores are not looked at.
+ *
+ * Example:
+ *
+ *   kvs_server *server = NULL;
+ *   uint16_t port = 0;
+ *   if (kvs_server_start(store, "127.0.0.1:0", NULL, &server) < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   else if (kvs_server_port(server, &port) == KVS_OK)
+ *       printf("kvs-client --addr 127.0.0.1:%u get no\n", (unsigned)port);
+ *   kvs_server_free(server);
  *
  * Ownership: *server is yours; give it to kvs_server_free. It may outlive the store's handle. NULL
  *            is stored on failure.

@@ -383,6 +383,16 @@ fn not_a_text(id: i32) -> Failure {
 
 /// Makes a set of options that holds the defaults.
 ///
+/// Example:
+///
+///   kvs_store *durable = NULL;
+///   kvs_options *options = kvs_options_new();
+///   if (kvs_options_set_u64(options, KVS_OPT_DURABILITY, KVS_DURABILITY_SYNC) < 0 ||
+///       kvs_open("accounts", options, &durable) < 0)
+///       fprintf(stderr, "%s\n", kvs_last_error());
+///   kvs_options_free(options);
+///   kvs_store_free(durable);
+///
 /// Ownership: yours; give it to kvs_options_free.
 /// Returns:   NULL only if a bug was caught; kvs_last_error names it.
 /// Threads:   any; the result is for one thread at a time.
