@@ -266,7 +266,9 @@ fn sort_backwards(locations: &mut Vec<Location>) {
             usize::try_from(digit).expect("9 bits")
         };
         let mut next = [0_usize; 1 << DIGIT_BITS];
-        locations.iter().for_each(|location| next[digit(location)] += 1);
+        for location in &*locations {
+            next[digit(location)] += 1;
+        }
         // From counts to where the first of each digit goes.
         let mut before = 0;
         for place in next.iter_mut().rev() {
@@ -300,7 +302,9 @@ mod tests {
             vec![b"b", b"", b"a\0", b"a", b"\xff\xff", b"12345678", b"1234567", b"123456789"];
         keys.extend([&b"12345678\0"[..], b"12345678\xff\0", b"12345678\xfe\xff", b"\0"]);
         let mut some = SomeKeys::default();
-        keys.iter().for_each(|key| some.push(key));
+        for key in &keys {
+            some.push(key);
+        }
         some.sort();
         keys.sort_unstable();
         let sorted: Vec<_> = some.places.iter().map(|place| place.key(&some.bytes)).collect();

@@ -199,7 +199,7 @@ fn get_many_answers_in_order<F: Factory>() {
     store.set_bytes(b"b", b"").unwrap();
     let keys: [&[u8]; 4] = [b"b", b"absent", b"a", b"b"];
     let mut met = Vec::new();
-    let mut until = |count, met: &mut Vec<_>| {
+    let until = |count, met: &mut Vec<_>| {
         met.clear();
         let all = store.get_many_with(&keys, &mut |value| {
             met.push(value.map(<[u8]>::to_vec));
