@@ -301,7 +301,7 @@ static void unfinished_requests_have_a_limit_together(const char *dir) {
     int i;
 
     memset(part, 'v', sizeof part - 1);
-    memcpy(part, "{\"Set\":{\"key\":\"", 16);
+    memcpy(part, "{\"Set\":{\"key\":\"", 15);
     CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_REQUEST_BYTES_MAX, 200000));
     CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_UNFINISHED_BYTES_MAX, 0));
     /* Two threads might refuse both. */
