@@ -50,8 +50,10 @@ demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client ta
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 	@.ci/steps $(STEPS) -- $(STEPS_BESIDE)
 
-bench: cc ## Benchmarks, measured (a quiet machine, please)
-	$(CARGO) bench --bench engines
+bench: cc critcmp ## Each layer, the engines, threads, with criterion; a table at the end (10 minutes)
+	$(CARGO) bench --features layers --bench layers --bench engines -- $(KVS_BENCH)
+	@echo
+	@$(TOOLS)/bin/critcmp --target-dir target new
 
 bench-space: cc ## Space beyond the data, write stalls, memory of the index (minutes; KVS_BENCH=--quick)
 	$(CARGO) bench --bench space -- $(KVS_BENCH)
@@ -102,7 +104,7 @@ fmt: ## Formatting
 	cd benches/peers && $(CARGO) fmt -- --check
 
 clippy: cc ## Lints, warnings are errors
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --all-targets --features layers -- -D warnings
 
 tidy: cc ## The rules of the house: layers, absences, lengths, words
 	$(CARGO) test --test tidy
@@ -235,7 +237,7 @@ peers-test: peers-libraries ## benches/peers: lints and tests over every store (
 
 # On the dependencies that the tests have built: in their own profile they take minutes.
 bench-build: cc ## Benchmarks, built only
-	$(CARGO) bench --no-run --profile dev
+	$(CARGO) bench --no-run --profile dev --features layers
 
 # What the steps stand on.
 
@@ -260,7 +262,7 @@ peers-libraries: cc g++
 	@.ci/need libleveldb-dev bash -c 'cc -E - <<< "#include <leveldb/c.h>"'
 	@.ci/need libtkrzw-dev bash -c 'cc -E - <<< "#include <tkrzw_langc.h>"'
 
-.PHONY: kill-writer toolchain cc g++ clang cmake cargo-c abigail peers-build peers-libraries
+.PHONY: kill-writer toolchain cc g++ clang cmake cargo-c critcmp abigail peers-build peers-libraries
 
 toolchain:
 	@$(CARGO) --version >/dev/null || { echo "error: install Rust 1.89 or newer" >&2; exit 1; }
@@ -283,6 +285,11 @@ cargo-c: cc
 	@test -x $(TOOLS)/bin/cargo-cinstall || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
 		CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 		$(CARGO) install cargo-c --version $(CARGO_C) --locked --root $(TOOLS)
+	@rm -rf $(TOOLS)/build
+
+critcmp: cc
+	@test -x $(TOOLS)/bin/critcmp || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
+		$(CARGO) install critcmp --version 0.1.8 --locked --root $(TOOLS)
 	@rm -rf $(TOOLS)/build
 
 abigail: cc

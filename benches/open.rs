@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use figures::{key, scratch};
+use figures::{copy, files, key, lose_caches, scratch};
 use kvs::{Durability, KvStore, KvsEngine, Options};
 
 const VALUE_BYTES: usize = 100;
@@ -67,9 +67,7 @@ fn main() {
     store.close().unwrap();
     drop(store);
     copy(&clean, &lost);
-    for path in files(&lost).filter(|path| !is_needed(path)) {
-        fs::remove_file(path).unwrap();
-    }
+    lose_caches(&lost);
     let bytes: u64 = files(&clean).map(|path| path.metadata().unwrap().len()).sum();
     println!("{keys} keys, {bytes} bytes in {} files", files(&clean).count());
     for (name, from) in [("clean", &clean), ("killed", &killed), ("caches lost", &lost)] {
@@ -102,26 +100,4 @@ fn measure(name: &str, from: &Path, run: &Path, keys: u64, runs: usize) {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
-}
-
-/// Whether a store is lost without the file; all others are caches, or room.
-fn is_needed(path: &Path) -> bool {
-    let name = path.file_name().unwrap().to_str().unwrap();
-    let is_segment = name.starts_with("seg-") && path.extension().is_some_and(|end| end == "log");
-    name == "LOCK" || name.starts_with("MANIFEST-") || is_segment
-}
-
-fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.is_file())
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for path in files(from) {
-        let copy = to.join(path.file_name().unwrap());
-        fs::copy(&path, &copy).unwrap();
-        // Writing it back is the disk's time, not the open's.
-        fs::File::open(&copy).unwrap().sync_all().unwrap();
-    }
 }

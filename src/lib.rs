@@ -92,6 +92,9 @@ pub use scan::{Entries, Scan};
 pub use server::{KvServer, REQUEST_BYTES_MAX, ServerOptions};
 #[cfg(feature = "sled")]
 pub use sled_engine::SledKvsEngine;
+#[cfg(feature = "layers")]
+#[doc(hidden)]
+pub use store::layers;
 #[cfg(any(loom, shuttle))]
 #[doc(hidden)]
 pub use store::models;

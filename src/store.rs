@@ -54,6 +54,8 @@ mod upkeep;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+#[cfg(feature = "layers")]
+pub mod layers;
 #[cfg(any(loom, shuttle))]
 pub mod models;
 #[cfg(test)]

@@ -1,6 +1,9 @@
-//! What the benches share that print figures: keys, and a directory of their own.
+//! What the benches share: keys, and what they do to directories.
+#![allow(dead_code, reason = "none of them uses everything")]
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// The key of a number: 16 bytes, in no order that an engine could use, the same in every run.
 pub(crate) fn key(number: u64) -> [u8; 16] {
@@ -20,4 +23,48 @@ pub(crate) fn key(number: u64) -> [u8; 16] {
 /// A directory that goes at the end: in `parent`, or where the system keeps such things.
 pub(crate) fn scratch(parent: Option<&Path>) -> tempfile::TempDir {
     parent.map_or_else(tempfile::tempdir, tempfile::tempdir_in).expect("a scratch directory")
+}
+
+/// The files of a directory.
+pub(crate) fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries =
+        fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    entries.filter(|path| path.is_file())
+}
+
+/// Copies the files of a store into a new directory. If it is open, this is what `kill -9` leaves:
+/// begun again if files came or went meanwhile.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    let names = || files(from).collect::<BTreeSet<_>>();
+    loop {
+        let before = names();
+        fs::create_dir(to).expect("a new directory");
+        copy_files(&before, to);
+        if names() == before {
+            return;
+        }
+        fs::remove_dir_all(to).expect("a directory of ours");
+    }
+}
+
+fn copy_files(paths: &BTreeSet<PathBuf>, to: &Path) {
+    // One that is gone is noticed by who compares the names.
+    for path in paths.iter().filter(|path| path.exists()) {
+        let copy = to.join(path.file_name().expect("a file has a name"));
+        fs::copy(path, &copy).expect("room for a copy");
+        // Writing it back is the disk's time, not the store's.
+        fs::File::open(&copy).and_then(|file| file.sync_all()).expect("a disk that works");
+    }
+}
+
+/// Removes every file without which a store is not lost: caches, and room.
+pub(crate) fn lose_caches(dir: &Path) {
+    for path in files(dir) {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name of ours");
+        let is_segment =
+            name.starts_with("seg-") && path.extension().is_some_and(|end| end == "log");
+        if name != "LOCK" && !name.starts_with("MANIFEST-") && !is_segment {
+            fs::remove_file(&path).expect("a file of ours");
+        }
+    }
 }
