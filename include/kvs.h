@@ -1545,7 +1545,8 @@ kvs_status kvs_iter_next(kvs_iter *iter,
 /**
  * Goes on to the next records of a scan, as many as fit, and copies them into memory of yours: dst
  * has room for capacity bytes. For languages in which a call of C is dear, and for programs that
- * copy what they read. It may be mixed with kvs_iter_next: no record is lost, and none comes twice.
+ * copy what they read. It may be mixed with kvs_iter_next: no record is lost, and none comes
+ * twice.
  *
  * Records lie one after the other without padding. Each length has 4 bytes, least significant
  * first, on every machine. No record is ever split.

@@ -29,8 +29,8 @@ pub(crate) fn engine_in(dir: &Path) -> Option<&'static str> {
     ["db", "conf"].iter().all(|name| dir.join(name).is_file()).then_some(SLED)
 }
 
-/// `dir` whatever the current directory of the process is later: a store goes on making files, and a
-/// program may go elsewhere, as every daemon does.
+/// `dir` whatever the current directory of the process is later: a store goes on making files, and
+/// a program may go elsewhere, as every daemon does.
 pub(crate) fn for_good(dir: PathBuf) -> Result<PathBuf> {
     if dir.is_absolute() {
         return Ok(dir);
