@@ -182,9 +182,9 @@ pub struct ImportReport {
 /// # Errors
 ///
 /// [`KvsError::NoStore`] if `dir` holds no such logs, [`KvsError::WrongEngine`] if it holds another
-/// store; [`KvsError::BadLine`] with file and line for broken text that others follow: the writes
-/// before it are in `engine` then, and importing again is right; [`KvsError::Io`]; otherwise as
-/// [`KvsEngine::apply`].
+/// store; [`KvsError::BadLine`] with file and line for broken text that others follow, and for text
+/// that no such log has: the writes before it are in `engine` then, and importing again is right;
+/// [`KvsError::Io`]; otherwise as [`KvsEngine::apply`].
 pub fn import_old<E: KvsEngine>(
     dir: impl AsRef<Path>,
     engine: &E,

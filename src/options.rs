@@ -253,7 +253,9 @@ impl Options {
         self
     }
 
-    /// Most bytes that background compaction copies per second. Default: no limit.
+    /// Most bytes that compaction copies per second, on average over each compaction, also over one
+    /// that `compact()` asks for: what is left of the disk is for others. Where that is less than
+    /// is overwritten, writers come to wait for it. Default: no limit.
     pub fn compaction_bytes_per_second_max(mut self, bytes: Option<u64>) -> Self {
         self.compaction_bytes_per_second_max = bytes;
         self

@@ -17,6 +17,10 @@ use std::{fmt, mem, ptr};
 use crossbeam_epoch::{Atomic, Owned};
 
 pub(crate) use std::sync::Arc;
+
+/// A value on cache lines of its own: what one thread writes all the time is not on a line that
+/// others only read.
+pub(crate) use crossbeam_utils::CachePadded;
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use {
     crossbeam_epoch::{Guard, pin},

@@ -1,7 +1,7 @@
 //! Checkpoint: a copy of the store that opens as it is, made while writing goes on.
 //!
 //! ```text
-//! between two compactions:  seal the active log, sync it, take the list    the instant
+//! between two compactions:  seal the active log, take the list, sync it    the instant
 //! then, for each segment:   link it, or copy it where the disk refuses     writes go on
 //! last:                     MANIFEST-1                                     now it is a store
 //! ```
@@ -42,7 +42,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// What is sealed in `now`, right after the active log was, with nothing being compacted.
+    /// What is sealed in `now`, right after the active log was, with nothing being compacted. All
+    /// of it is durable.
     pub(crate) fn new(mut manifest: Manifest, now: Snapshot) -> Self {
         let mut segments = now.segments;
         segments.retain(|segment| segment.footer().is_some());
@@ -85,8 +86,6 @@ impl Source {
         for segment in &self.segments {
             let path = names::segment(dir, segment.header.id);
             made.files.push(path.clone());
-            // One that was sealed since the log was synced may not be durable yet.
-            segment.sync()?;
             link_or_copy(disk, segment.path(), &path, segment.len(), &mut meter)?;
             meter.end_of_file(segment.len());
             let (hint, copy) = (names::hint(segment.path()), names::hint(&path));

@@ -57,7 +57,7 @@ use crate::store::segment::{self, Origin, Segment};
 use crate::store::segments::{Segments, Snapshot};
 use crate::store::stats::Progress;
 use crate::store::verify::Meter;
-use crate::sync::{Arc, Mutex, pin, thread};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, pin, thread};
 
 /// When tombstones take more than this share of all bytes, the segments that keep them alive are
 /// compacted too.
@@ -84,6 +84,9 @@ pub(crate) struct Compactor {
     segments: Arc<Segments>,
     /// The manifest on disk and its number. Holding it is the right to compact.
     manifest: Mutex<(u64, Manifest)>,
+    /// Whether a manifest could not be written that was to replace inputs by outputs. Both stay
+    /// then, and an open that meets both may find fewer expired keys than are counted here.
+    has_both: AtomicBool,
     counts: Counts,
 }
 
@@ -107,8 +110,8 @@ impl Compactor {
         manifest: Manifest,
     ) -> Self {
         let manifest = Mutex::new((number, manifest));
-        let counts = Counts::default();
-        Self { disk, dir, options, keydir, segments, manifest, counts }
+        let (has_both, counts) = (AtomicBool::new(false), Counts::default());
+        Self { disk, dir, options, keydir, segments, manifest, has_both, counts }
     }
 
     /// Gives back the space of everything that is dead in sealed segments. `sync_log` makes all
@@ -164,7 +167,8 @@ impl Compactor {
         // As in `replace`: a log that is sealed after this moment is not listed, since its end may
         // not be durable yet.
         let mut next = self.manifest_without(&[], &manifest.1);
-        next.key_count = key_count;
+        // Relaxed: the lock above orders it.
+        next.key_count = key_count.filter(|_| !self.has_both.load(Ordering::Relaxed));
         if next.segments == manifest.1.segments && next.key_count == manifest.1.key_count {
             return Ok(());
         }
@@ -346,7 +350,9 @@ impl Compactor {
             prepared?;
             return Ok(false);
         }
-        self.edit(manifest, next)?;
+        // Relaxed: as in `list_sealed`.
+        let edited = self.edit(manifest, next);
+        edited.inspect_err(|_| self.has_both.store(true, Ordering::Relaxed))?;
         self.segments.publish();
         for moved in &copying.moves {
             match moved.to {

@@ -175,6 +175,14 @@ impl HintBuilder {
         self.entries.retain(|entry| entry.seqno <= last);
     }
 
+    /// Where the records of writes up to `last` end, in a log that was taken in from front to back;
+    /// 0 if there are none.
+    pub(crate) fn end_of(&self, last: Seqno) -> u64 {
+        let count = self.entries.partition_point(|entry| entry.seqno <= last);
+        let entry = count.checked_sub(1).and_then(|index| self.entries.get(index));
+        entry.map_or(0, |entry| entry.offset + entry.len)
+    }
+
     /// The hint of `segment`, whose records were taken in.
     pub(crate) fn finish(mut self, segment: &HintOf) -> Hint {
         let mut tombstones = self.clears;

@@ -101,7 +101,11 @@ impl Core {
         self.options.logger.check_caller()?;
         let source = self.compactor.at_rest(|manifest| {
             self.writer.seal_active()?;
-            Ok(checkpoint::Source::new(manifest.clone(), self.segments.snapshot()))
+            let now = self.segments.snapshot();
+            // What was sealed between these two may not be durable yet. Nobody but the writer syncs
+            // a log: who was told of a failure must be the one who takes no more writes.
+            self.writer.sync_sealed()?;
+            Ok(checkpoint::Source::new(manifest.clone(), now))
         });
         let source: checkpoint::Source = source?;
         source.write(self.segments.disk(), dir, &self.options.logger, progress)

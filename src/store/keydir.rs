@@ -38,7 +38,7 @@ use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
 use crate::store::prefetch::prefetch;
 use crate::sync::{
-    Arc, AtomicU64, AtomicUsize, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
+    Arc, AtomicU64, AtomicUsize, CachePadded, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
 };
 
 const EMPTY: u64 = 0;
@@ -67,12 +67,11 @@ pub(crate) struct Keydir {
     source: Mutex<Option<Arc<dyn ShardSource>>>,
     pending_count: AtomicUsize,
     /// Without those of pending shards, unless `is_counted`.
-    key_count: AtomicU64,
+    key_count: CachePadded<AtomicU64>,
     is_counted: bool,
 }
 
-/// Aligned so that the locks and counts of one shard do not slow the readers of its neighbours.
-#[repr(align(64))]
+/// Readers only look at the cache line of the table, which seldom changes.
 struct Shard {
     table: EpochCell<Table>,
     books: Mutex<Books>,
@@ -83,7 +82,8 @@ struct Table {
     words: Box<[AtomicU64]>,
 }
 
-/// What only those who change a shard need.
+/// What only those who change a shard need. Aligned, so that they do not slow readers.
+#[repr(align(64))]
 struct Books {
     /// For each slot, the 16 bits of the hash that its word does not hold.
     beside: Box<[u16]>,
@@ -179,7 +179,7 @@ impl Keydir {
             order: KeyOrder::default(),
             source: Mutex::new(Some(source)),
             pending_count: AtomicUsize::new(SHARD_COUNT),
-            key_count: AtomicU64::new(key_count.unwrap_or(0)),
+            key_count: AtomicU64::new(key_count.unwrap_or(0)).into(),
             is_counted: key_count.is_some(),
         }
     }

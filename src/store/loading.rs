@@ -15,6 +15,7 @@
 //!
 //! Any thread may load, several at once, each another shard.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
@@ -22,7 +23,7 @@ use crate::store::disk::Disk;
 use crate::store::hint::{Hint, HintBuilder, HintEntry, HintOf, Tombstones};
 use crate::store::key_hash::{KeyHash, KeyHasher};
 use crate::store::keydir::{Keydir, ShardSource};
-use crate::store::location::{Location, Seqno};
+use crate::store::location::{Location, SegmentId, Seqno};
 use crate::store::manifest::Manifest;
 use crate::store::names;
 use crate::store::record::{Footer, Record};
@@ -131,21 +132,23 @@ impl ShardSource for HintedIndex {
     }
 }
 
-/// The hints of `opened`, read or made, several at once. `progress` is called now and then, by
-/// this thread, about the bytes of segments that are read.
+/// The hints of `opened`: those that were just `made`, and others read, or made, several at once.
+/// `progress` is called now and then, by this thread, about the bytes of segments that are read.
 pub(crate) fn find_hints(
     opened: Vec<Arc<Segment>>,
+    mut made: HashMap<SegmentId, Hint>,
     hasher: KeyHasher,
     segments: &Segments,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<(Arc<Segment>, Hint)>> {
-    let open = |segment: Arc<Segment>| {
+    let find = |segment: Arc<Segment>| {
         let path = names::hint(segment.path());
-        let hint = Hint::open(segments.disk(), &path, &HintOf::segment(&segment));
+        let open = || Hint::open(segments.disk(), &path, &HintOf::segment(&segment));
+        let hint = made.remove(&segment.header.id).or_else(open);
         segment.set_has_hint();
         (segment, hint)
     };
-    let mut found: Vec<_> = opened.into_iter().map(open).collect();
+    let mut found: Vec<_> = opened.into_iter().map(find).collect();
     let missing = found.iter_mut().filter(|(_, hint)| hint.is_none());
     let missing: Vec<_> = missing.map(|(segment, hint)| (Arc::clone(segment), hint)).collect();
     let total_bytes = missing.iter().map(|(segment, _)| segment.len()).sum();

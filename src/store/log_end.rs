@@ -15,7 +15,11 @@ use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Kind};
 use crate::store::segment::{HEADER_LEN, Segment, SegmentHeader, Step};
 use crate::store::sift::{Met, Sift};
+use crate::store::stats::Progress;
 use crate::store::tail::TailImage;
+
+/// Bytes of a log after which the count of bytes read goes on (1 MiB).
+const COUNT_BYTES: u64 = 1 << 20;
 
 /// Where the good part of a log ends.
 pub(crate) struct LogEnd {
@@ -25,6 +29,8 @@ pub(crate) struct LogEnd {
     pub(crate) sealed: bool,
     /// Whether the file goes on behind `offset`.
     pub(crate) torn: bool,
+    /// Every write up to this one was durable once: a mark says so.
+    pub(crate) durable: Seqno,
 }
 
 /// Walks a log to its first byte that is no record, and gathers its hint. An unfinished batch does
@@ -32,20 +38,33 @@ pub(crate) struct LogEnd {
 ///
 /// A footer at the end proves nothing: rotation does not wait for the disk, so after a power loss
 /// the footer may be there and records before it may not.
-pub(crate) fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, HintBuilder)> {
+///
+/// `count` is told of bytes that were read.
+pub(crate) fn walk_to_end(
+    log: &Segment,
+    hasher: KeyHasher,
+    count: &mut dyn FnMut(u64),
+) -> Result<(LogEnd, HintBuilder)> {
     let before = log.header.seqno_before;
     let mut hint = HintBuilder::new(hasher);
     let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
     let mut end = HEADER_LEN;
     // Records of a batch whose last one has not come yet.
     let mut open_batch = 0;
+    let mut durable = Seqno::ZERO;
+    let mut counted = 0;
     let mut scan = log.scan();
     while let Step::Record { offset, record } = scan.step()? {
+        if offset > counted + COUNT_BYTES {
+            count(offset - counted);
+            counted = offset;
+        }
         if record.kind == Kind::Footer {
             let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
             let is_last = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
             if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
-                let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false };
+                count(log.len() - counted);
+                let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false, durable };
                 return Ok((end, hint));
             }
             break;
@@ -56,6 +75,7 @@ pub(crate) fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, H
             break;
         }
         hint.add(&record, offset);
+        durable = record::decode_mark(&record).map_or(durable, |marked| durable.max(marked));
         if record.place == BatchPlace::More {
             continue;
         }
@@ -67,8 +87,43 @@ pub(crate) fn walk_to_end(log: &Segment, hasher: KeyHasher) -> Result<(LogEnd, H
     if open_batch > 0 {
         hint.forget_after(footer.seqno_max);
     }
+    count(log.len() - counted);
     let torn = end < log.len();
-    Ok((LogEnd { offset: end, footer, sealed: false, torn }, hint))
+    Ok((LogEnd { offset: end, footer, sealed: false, torn, durable }, hint))
+}
+
+/// How far the reading of logs has come, and of what is read after them.
+pub(crate) struct Reading<'a> {
+    report: &'a mut dyn FnMut(Progress),
+    done_bytes: u64,
+    /// Bytes of the logs.
+    total_bytes: u64,
+}
+
+impl<'a> Reading<'a> {
+    /// `report` is told, once something is read.
+    pub(crate) fn new(report: &'a mut dyn FnMut(Progress), total_bytes: u64) -> Self {
+        Self { report, done_bytes: 0, total_bytes }
+    }
+
+    /// `bytes` more were read. What a tail has of a log is not in the total.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        let total_bytes = self.total_bytes;
+        self.done_bytes = (self.done_bytes + bytes).min(total_bytes);
+        (self.report)(Progress { done_bytes: self.done_bytes, total_bytes });
+    }
+
+    /// All logs were read, or will not be; reports what is read now on top of that.
+    pub(crate) fn rest(self) -> impl FnMut(Progress) {
+        let Self { report, done_bytes, total_bytes } = self;
+        if 0 < done_bytes && done_bytes < total_bytes {
+            report(Progress { done_bytes: total_bytes, total_bytes });
+        }
+        move |now| {
+            let (done_bytes, all_bytes) = (total_bytes + now.done_bytes, now.total_bytes);
+            report(Progress { done_bytes, total_bytes: total_bytes + all_bytes });
+        }
+    }
 }
 
 /// The logs of a store that its manifest does not list.

@@ -21,7 +21,7 @@ use crate::error::{KvsError, Result};
 use crate::options::ReadMode;
 use crate::store::disk::{DiskFile, Mapping};
 use crate::store::tail::{PIECE_LEN, Rest, Tail};
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, CachePadded, Ordering};
 
 /// A file that only grows. Reading takes no lock and, mapped, no system call.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct LogFile {
     /// `None` for positioned reads.
     mapping: Option<Mapping>,
     flushed: AtomicU64,
-    written: AtomicU64,
+    written: CachePadded<AtomicU64>,
     behind: Behind,
 }
 
@@ -107,7 +107,7 @@ impl LogFile {
             },
             _ => None,
         };
-        let (flushed, written) = (AtomicU64::new(written), AtomicU64::new(written));
+        let (flushed, written) = (AtomicU64::new(written), AtomicU64::new(written).into());
         Self { file, mapping, flushed, written, behind }
     }
 

@@ -7,7 +7,8 @@
 //! ```
 //! One object per line; several on a line are taken too. A process that died may have left half a
 //! line at the very end: such a **crash tail** is passed over and counted. Broken text that any
-//! write follows, in that file or a later one, is an error with file and line. Files are opened for
+//! write follows, in that file or a later one, is an error with file and line; so is text that no
+//! write begins like, and whole JSON that is no write: another program's log. Files are opened for
 //! reading only. One thread reads.
 
 use std::io::{self, BufRead, BufReader, Read};
@@ -115,8 +116,12 @@ struct Tail {
 }
 
 impl Tail {
+    /// Text that writes follow.
     fn into_error(self) -> KvsError {
-        let what = "not a write of the first implementation, though others follow it";
+        self.into_error_that("not a write of the first implementation, though others follow it")
+    }
+
+    fn into_error_that(self, what: &'static str) -> KvsError {
         KvsError::BadLine { path: Some(self.path), line: self.line, what }
     }
 }
@@ -152,12 +157,12 @@ impl Reader<'_> {
             if let Some(tail) = self.tail.take() {
                 return Err(tail.into_error());
             }
-            let Ok(write) = write else {
-                let rest = line.get(end..).unwrap_or_default();
-                let bytes = u64::try_from(rest.len()).expect("a length fits 64 bits");
-                let path = self.file.path().to_path_buf();
-                self.tail = Some(Tail { path, line: self.line, bytes });
-                return if is_one_write(rest) { Ok(()) } else { self.give_up() };
+            let write = match write {
+                Ok(write) => write,
+                Err(error) => {
+                    let rest = line.get(end..).unwrap_or_default();
+                    return self.take_broken(rest, error.is_data());
+                }
             };
             end = writes.byte_offset();
             match write {
@@ -171,9 +176,26 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn give_up(&mut self) -> Result<()> {
-        self.tail.take().map_or(Ok(()), |tail| Err(tail.into_error()))
+    /// Takes down broken text, unless it cannot be a write that was cut. `is_whole` says that it is
+    /// sound JSON, but no write.
+    fn take_broken(&mut self, rest: &[u8], is_whole: bool) -> Result<()> {
+        let bytes = u64::try_from(rest.len()).expect("a length fits 64 bits");
+        let tail = Tail { path: self.file.path().to_path_buf(), line: self.line, bytes };
+        if is_whole || !begins_like_a_write(rest) {
+            return Err(tail.into_error_that("not a write of the first implementation"));
+        }
+        if !is_one_write(rest) {
+            return Err(tail.into_error());
+        }
+        self.tail = Some(tail);
+        Ok(())
     }
+}
+
+/// Whether broken text can have been begun as a write. Zeros are what a disk may leave of one.
+fn begins_like_a_write(rest: &[u8]) -> bool {
+    let text = rest.trim_ascii_start();
+    text.starts_with(b"{") || text.iter().all(|byte| *byte == 0)
 }
 
 /// Whether broken text can be a single write that was cut: no other begins in it.

@@ -17,6 +17,7 @@
 //! what nobody was promised, and once others lie in their place, reads of these keys go wrong.
 //! Refreshing mends it.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -31,7 +32,7 @@ use crate::store::key_hash::KeyHasher;
 use crate::store::keydir::Keydir;
 use crate::store::loading::{self, HintedIndex, Opened};
 use crate::store::location::{SegmentId, Seqno};
-use crate::store::log_end::{Unlisted, walk_to_end};
+use crate::store::log_end::{Reading, Unlisted, walk_to_end};
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::reserve::Reserve;
@@ -172,6 +173,7 @@ fn view(
         tail: tail.as_ref(),
     };
     let ids: Vec<_> = fingerprint.logs.iter().map(|(id, _)| *id).collect();
+    let mut reading = Reading::new(progress, fingerprint.logs.iter().map(|(_, len)| len).sum());
     for (index, id) in ids.iter().enumerate() {
         let this_and_later = ids.get(index..).unwrap_or_default();
         match SegmentHeader::read(&**disk, &names::segment(dir, *id))? {
@@ -186,7 +188,7 @@ fn view(
             }
         }
         let log = segments.open_unsealed(*id, tail.as_ref())?;
-        let (end, hint) = walk_to_end(&log, hasher)?;
+        let (end, hint) = walk_to_end(&log, hasher, &mut |bytes| reading.add(bytes))?;
         last = end.footer.seqno_max;
         if end.torn {
             unlisted.check_not_durable(this_and_later, end.offset, last.next())?;
@@ -195,7 +197,9 @@ fn view(
         logs.push((Arc::clone(&log), hint.finish(&HintOf::segment(&log))));
     }
     segments.publish();
-    let mut hints = loading::find_hints(listed, hasher, &segments, progress)?;
+    let (made, mut rest) = (HashMap::new(), reading.rest());
+    let mut hints = loading::find_hints(listed, made, hasher, &segments, &mut rest)?;
+    drop(rest);
     hints.append(&mut logs);
     let index = HintedIndex::new(hasher, Arc::clone(&segments), hints);
     let is_as_closed = last.get() == manifest.log_after;

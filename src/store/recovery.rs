@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What the manifest lists was durable when it was listed, so its records are not looked at. Logs
-//! that it does not list are read and verified to their end.
+//! that it does not list are read and verified to their end; and what no mark in them says was
+//! durable is written once more before it is synced and listed, see [`write_again`].
 //!
 //! Damage in a listed segment does not keep a store from opening: what it makes doubtful is told by
 //! the reads, see [`Segments::note_hole`]. A listed file that is missing, cut short or of another
@@ -24,22 +25,23 @@
 //! goes with the tail. Logs are accepted in order, each going on at the very write where the one
 //! before ended; logs behind a gap belong to the tail too.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{Durability, Options, ReadMode, WriteMode};
-use crate::store::disk::Disk;
-use crate::store::hint::HintOf;
+use crate::store::disk::{Disk, DiskFile};
+use crate::store::hint::{Hint, HintOf};
 use crate::store::key_hash::KeyHasher;
 use crate::store::keydir::Keydir;
 use crate::store::loading::{self, HintedIndex, Opened};
 use crate::store::location::{SegmentId, Seqno};
-use crate::store::log_end::{LogEnd, Unlisted, walk_to_end};
+use crate::store::log_end::{LogEnd, Reading, Unlisted, walk_to_end};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
-use crate::store::record::Salt;
+use crate::store::record::{self, Damage, Record};
 use crate::store::reserve::Reserve;
 use crate::store::segment::{FORMAT, HEADER_LEN, Origin, Segment, SegmentHeader};
 use crate::store::segments::Segments;
@@ -63,8 +65,7 @@ pub(crate) fn recover(
             return Err(KvsError::StoreExists { path: dir.to_path_buf() });
         }
         Ok(Some((number, manifest))) => {
-            let numbers = Manifest::numbers(&files);
-            (make_durable(&**disk, dir, &manifest, number, &numbers)?, manifest)
+            (make_durable(&**disk, dir, &files, number, &manifest)?, manifest)
         }
         Ok(None) => new_store(&**disk, dir, &files, options)?,
         Err(KvsError::Corrupt { .. }) if is_unborn(&files) => {
@@ -75,11 +76,21 @@ pub(crate) fn recover(
     let hasher = KeyHasher::new(manifest.hash_seed);
     let tail = TailImage::take(&**disk, &names::tail(dir))?;
     let (disk, dir, reserve) = (Arc::clone(disk), dir.to_path_buf(), Arc::clone(reserve));
-    let mut recovery =
-        Recovery { disk, dir, reserve, manifest, number, hasher, tail, tails_cut: 0 };
+    let mut recovery = Recovery {
+        disk,
+        dir,
+        reserve,
+        manifest,
+        number,
+        hasher,
+        tail,
+        made: HashMap::new(),
+        tails_cut: 0,
+    };
     let logs = recovery.remove_leftovers(&files)?;
-    let last_of_logs = recovery.settle_logs(&logs)?;
-    recovery.load(options, last_of_logs, &files, progress)
+    let mut reading = recovery.reading(&logs, progress)?;
+    let last_of_logs = recovery.settle_logs(&logs, &mut reading)?;
+    recovery.load(options, last_of_logs, &files, &mut reading.rest())
 }
 
 /// Refuses a directory in which there is no store and none is to be made: it is another engine's,
@@ -103,32 +114,46 @@ pub(crate) fn check_dir(disk: &dyn Disk, dir: &Path, options: &Options) -> Resul
     if options.create { Ok(()) } else { Err(KvsError::NoStore { path }) }
 }
 
-/// Makes the manifest that was read durable before anything is done on the strength of it: a killed
-/// process may have left it in the page cache only. Beside others it is written anew, because one
-/// whose sync failed would be taken for clean. Returns its number.
+/// Makes what was found durable before anything is done on the strength of it: the names of files,
+/// and the manifest that was read. One that stands alone is durable, unless it is the first: the
+/// one before was removed only then. Beside others, or where nothing was written yet, a killed
+/// process may have left it in the page cache only, or its sync may have failed, so that it would
+/// be taken for clean: it is written anew. Returns its number.
 fn make_durable(
     disk: &dyn Disk,
     dir: &Path,
-    manifest: &Manifest,
+    files: &[OsString],
     number: u64,
-    numbers: &[u64],
+    manifest: &Manifest,
 ) -> Result<u64> {
-    if let [highest, _, ..] = numbers {
-        manifest.write(disk, dir, highest + 1)?;
-        return Ok(highest + 1);
-    }
-    disk.open(&names::manifest(dir, number))?.sync()?;
     disk.sync_dir(dir)?;
+    if Manifest::numbers(files).len() == 1 && !is_unborn(files) {
+        return Ok(number);
+    }
+    write_beside(disk, dir, files, manifest)
+}
+
+/// Writes `manifest` as the next after those among `files`, whose names are durable: what a power
+/// loss leaves of it is not found alone. Returns its number.
+fn write_beside(
+    disk: &dyn Disk,
+    dir: &Path,
+    files: &[OsString],
+    manifest: &Manifest,
+) -> Result<u64> {
+    let number = Manifest::numbers(files).first().map_or(1, |highest| highest + 1);
+    manifest.write(disk, dir, number)?;
     Ok(number)
 }
 
-/// Whether a crash came while the store was being made: there is its first manifest, which is not
-/// valid, and nothing it could list.
+/// Whether a crash may have come while the store was being made: its first manifest is still there,
+/// and nothing it could list.
 fn is_unborn(files: &[OsString]) -> bool {
-    Manifest::numbers(files) == [1] && !files.iter().any(|name| segment_id(name).is_some())
+    let has_first = Manifest::numbers(files).last() == Some(&1);
+    has_first && !files.iter().any(|name| segment_id(name).is_some())
 }
 
-/// Writes the first manifest of a store, in place of one that is not whole.
+/// Writes the first manifest of a store, beside those that are not whole.
 fn new_store(
     disk: &dyn Disk,
     dir: &Path,
@@ -139,11 +164,11 @@ fn new_store(
         return Err(KvsError::NoStore { path: dir.to_path_buf() });
     }
     if !Manifest::numbers(files).is_empty() {
-        disk.remove(&names::manifest(dir, 1))?;
+        disk.sync_dir(dir)?;
     }
     let manifest = Manifest::new(disk.random(), disk.random());
-    manifest.write(disk, dir, 1)?;
-    Ok((1, manifest))
+    let number = write_beside(disk, dir, files, &manifest)?;
+    Ok((number, manifest))
 }
 
 fn segment_id(name: &OsString) -> Option<SegmentId> {
@@ -153,6 +178,10 @@ fn segment_id(name: &OsString) -> Option<SegmentId> {
     }
 }
 
+/// Bytes that are written again at once (1 MiB). Small in tests, so that they see records that are
+/// longer.
+const PIECE_LEN: usize = if cfg!(test) { 512 } else { 1 << 20 };
+
 struct Recovery {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -161,6 +190,8 @@ struct Recovery {
     number: u64,
     hasher: KeyHasher,
     tail: Option<TailImage>,
+    /// The hints of logs that were sealed.
+    made: HashMap<SegmentId, Hint>,
     tails_cut: u64,
 }
 
@@ -215,8 +246,17 @@ impl Recovery {
         names::segment(&self.dir, id)
     }
 
+    fn reading<'a>(
+        &self,
+        logs: &[SegmentId],
+        progress: &'a mut dyn FnMut(Progress),
+    ) -> Result<Reading<'a>> {
+        let len = |id: &SegmentId| self.disk.open_to_read(&self.path(*id))?.len();
+        Ok(Reading::new(progress, logs.iter().map(len).sum::<Result<u64>>()?))
+    }
+
     /// Cuts crash tails, seals every unlisted log, and lists them. Returns the last seqno.
-    fn settle_logs(&mut self, ids: &[SegmentId]) -> Result<Seqno> {
+    fn settle_logs(&mut self, ids: &[SegmentId], reading: &mut Reading<'_>) -> Result<Seqno> {
         let mut last = Seqno::new(self.manifest.log_after);
         for (index, id) in ids.iter().enumerate() {
             let this_and_later = ids.get(index..).unwrap_or_default();
@@ -234,18 +274,19 @@ impl Recovery {
                 self.give_up(this_and_later)?;
                 break;
             }
-            let (end, hint) = walk_to_end(&log, self.hasher)?;
+            let read = &mut |bytes| reading.add(bytes);
+            let (end, hint) = walk_to_end(&log, self.hasher, read)?;
             if end.torn {
                 let first_lost = end.footer.seqno_max.next();
                 self.unlisted().check_not_durable(this_and_later, end.offset, first_lost)?;
             }
-            let salt = log.header.salt;
-            self.bring_in_tail(&log, &end)?;
-            drop(log);
-            if let Some(bytes) = self.seal(*id, &end, salt)? {
-                let mut hint = hint.finish(&HintOf { id: id.get(), salt: salt.0, bytes });
+            let file = self.disk.open(log.path())?;
+            if let Some(bytes) = self.seal(&log, &*file, &end, hint.end_of(end.durable))? {
+                let mut hint =
+                    hint.finish(&HintOf { id: id.get(), salt: log.header.salt.0, bytes });
                 let path = self.path(*id);
                 loading::keep_hint(&mut hint, &*self.disk, &self.reserve, &path);
+                self.made.insert(*id, hint);
             }
             last = end.footer.seqno_max;
         }
@@ -258,30 +299,32 @@ impl Recovery {
         Unlisted { disk, dir, store_id, read_mode: ReadMode::Mapped, tail }
     }
 
-    /// Writes into the file of `log` what only the tail has, up to its end.
-    fn bring_in_tail(&self, log: &Segment, end: &LogEnd) -> Result<()> {
-        let Some((from, bytes)) = log.log().missing_below(end.offset) else { return Ok(()) };
-        self.disk.open(log.path())?.write_at(bytes, from)
-    }
-
     /// Cuts the log at its end, appends a footer if it has none, syncs and lists it. Returns the
-    /// length of its file; `None` if there is nothing in it, so that it was removed.
-    fn seal(&mut self, id: SegmentId, end: &LogEnd, salt: Salt) -> Result<Option<u64>> {
-        let file = self.disk.open(&self.path(id))?;
+    /// length of its file; `None` if there is nothing in it, so that it was removed. The bytes
+    /// below `durable` are known to be durable.
+    fn seal(
+        &mut self,
+        log: &Segment,
+        file: &dyn DiskFile,
+        end: &LogEnd,
+        durable: u64,
+    ) -> Result<Option<u64>> {
+        let id = log.header.id;
         // What is torn may lie in the tail alone.
         let is_cut = end.torn && file.len()? > end.offset;
         if is_cut {
             self.keep_tail(id, end.offset)?;
         }
         if end.footer.record_count == 0 {
-            self.disk.remove(&self.path(id))?;
+            self.disk.remove(file.path())?;
             return Ok(None);
         }
+        write_again(log, file, durable, end.offset)?;
         if is_cut {
             file.set_len(end.offset)?;
         }
         if !end.sealed {
-            file.write_at(&end.footer.encode(end.offset, salt), end.offset)?;
+            file.write_at(&end.footer.encode(end.offset, log.header.salt), end.offset)?;
         }
         // The page cache is trusted only after a sync: a killed process may have left bytes there
         // that the disk does not have.
@@ -353,7 +396,8 @@ impl Recovery {
         let footers = opened.iter().filter_map(|segment| segment.footer());
         let seqno = footers.map(|footer| footer.seqno_max).max().unwrap_or(Seqno::ZERO);
         let seqno = seqno.max(last_of_logs);
-        let hints = loading::find_hints(opened, self.hasher, &segments, progress)?;
+        let made = std::mem::take(&mut self.made);
+        let hints = loading::find_hints(opened, made, self.hasher, &segments, progress)?;
         let index = HintedIndex::new(self.hasher, Arc::clone(&segments), hints);
         let is_as_closed = seqno.get() == self.manifest.log_after;
         let key_count = self.manifest.key_count.filter(|_| is_as_closed);
@@ -402,4 +446,45 @@ impl Recovery {
         }
         Ok(())
     }
+}
+
+/// Writes what `log` holds from `durable` to `end` into its `file`: what only the tail has, and
+/// everything else once more, over itself.
+///
+/// Of those bytes nobody knows that they are durable. A sync alone would not make them so: if one
+/// has failed before, the kernel takes for clean what it could not write, and reports success.
+/// Where that is not known, only writing makes the pages dirty again. What is written is what was
+/// just verified, since a clean page may go, and be read from the disk, at any time.
+fn write_again(log: &Segment, file: &dyn DiskFile, durable: u64, end: u64) -> Result<()> {
+    let in_tail = log.log().missing_below(end).map_or(end, |(from, _)| from);
+    let mut at = durable.min(in_tail);
+    if at < HEADER_LEN {
+        file.write_at(&log.header.encode(), 0)?;
+        at = HEADER_LEN;
+    }
+    let (mut piece, mut wanted) = (Vec::new(), PIECE_LEN);
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
+        log.log().read_into(&mut piece, at, wanted.min(left))?;
+        let salt = log.header.salt;
+        let mut whole = 0;
+        while let Some(rest) = piece.get(whole..)
+            && let Ok(record) = Record::decode(rest, salt, at + bytes_of(whole))
+        {
+            whole += record.len();
+        }
+        file.write_at(piece.get(..whole).unwrap_or_default(), at)?;
+        at += bytes_of(whole);
+        wanted = match record::valid_header_len(&piece, salt, at) {
+            // One record that is longer than a piece.
+            Some(len) if whole == 0 && len > piece.len() => len,
+            _ if whole == 0 => return Err(log.corrupt(at, Damage::Body)),
+            _ => PIECE_LEN,
+        };
+    }
+    Ok(())
+}
+
+fn bytes_of(len: usize) -> u64 {
+    u64::try_from(len).expect("a length fits 64 bits")
 }

@@ -1,8 +1,9 @@
 //! Repair: what can be saved of a damaged directory, for a new store.
 //!
 //! ```text
-//! pass 1   every record that proves itself: the highest seqno of each key; holes are skipped
-//! pass 2   every put that is its key's highest, tombstones respected -> the new store
+//! pass 1   verify, for the report
+//! pass 2   every record that proves itself: the highest seqno of each key; holes are skipped
+//! pass 3   every put that is its key's highest, tombstones respected -> the new store
 //! ```
 //! The damaged directory is opened for reading only. Records behind a hole are kept as well, so
 //! that as much as possible comes back; a batch whose end is missing is left out.
@@ -30,6 +31,9 @@ use crate::store::stats::Progress;
 use crate::store::survey::Survey;
 use crate::store::verify::{self, Meter, VerifyReport};
 
+/// How often the files are read.
+const PASSES: u64 = 3;
+
 /// What a repair saved, and what may be wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -54,16 +58,23 @@ pub(crate) fn salvage(
     keep: &mut dyn FnMut(&Draft<'_>) -> Result<()>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<RepairReport> {
-    let found = verify::verify_dir(disk, from, &mut |_| {})?;
+    let found = verify::verify_dir(disk, from, &mut |now| {
+        let Progress { done_bytes, total_bytes } = now;
+        progress(Progress { done_bytes, total_bytes: PASSES * total_bytes });
+    })?;
     let _lock = disk.lock_to_read(&names::lock(from))?;
     let survey = Survey::take(disk, from)?;
-    let mut meter = Meter::new(progress, 2 * survey.total_bytes());
+    let mut meter = Meter::new(progress, PASSES * survey.total_bytes());
+    meter.end_of_file(survey.total_bytes());
     let mut newest = Newest::of(&survey, disk.random(), |len| meter.end_of_file(len));
     let manifest_lost = survey.manifest_error.is_some();
     let mut report = RepairReport { manifest_lost, found, ..RepairReport::default() };
     let lost_max = last_write_in_doubt(&report);
     for segment in &survey.segments {
-        let Some(mut sift) = segment.sift() else { continue };
+        let Some(mut sift) = segment.sift() else {
+            meter.end_of_file(segment.len);
+            continue;
+        };
         loop {
             match sift.step() {
                 Met::Record { record, .. } if record.kind == Kind::Put && newest.take(&record) => {

@@ -32,7 +32,7 @@ use crate::store::prefetch::prefetch;
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
 use crate::store::scratch::Scratch;
 use crate::store::tail::{Tail, TailImage};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::value::Lender;
 
 /// Length of a segment's header, in bytes; its first record starts here.
@@ -65,7 +65,7 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let origin: u32 = match self.origin {
             Origin::Log => 1,
             Origin::Copies => 2,
@@ -160,6 +160,15 @@ pub(crate) struct Segment {
     log: Arc<LogFile>,
     /// What the footer says; `None` while active.
     footer: Mutex<Option<Footer>>,
+    weights: CachePadded<Weights>,
+    /// Whether there is a hint beside it.
+    has_hint: AtomicBool,
+    is_damaged: AtomicBool,
+}
+
+/// What writers count of a segment that others only read.
+#[derive(Debug, Default)]
+struct Weights {
     /// Bytes of records that the keydir points at.
     live_bytes: AtomicU64,
     /// Those of them that expire. Touched only for records that do.
@@ -167,9 +176,6 @@ pub(crate) struct Segment {
     /// Bytes of tombstones.
     tombstone_bytes: AtomicU64,
     tombstone_count: AtomicU64,
-    /// Whether there is a hint beside it.
-    has_hint: AtomicBool,
-    is_damaged: AtomicBool,
 }
 
 impl Segment {
@@ -220,10 +226,7 @@ impl Segment {
             slot,
             log,
             footer: Mutex::new(footer),
-            live_bytes: AtomicU64::new(0),
-            expiring: Mutex::default(),
-            tombstone_bytes: AtomicU64::new(0),
-            tombstone_count: AtomicU64::new(0),
+            weights: CachePadded::default(),
             has_hint: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
         }
@@ -355,17 +358,17 @@ impl Segment {
     /// Bytes of records that the keydir points at, expired ones included.
     pub(crate) fn live_bytes(&self) -> u64 {
         // Relaxed: a statistic that decides when to compact, never what is live.
-        self.live_bytes.load(Ordering::Relaxed)
+        self.weights.live_bytes.load(Ordering::Relaxed)
     }
 
     /// Of the live bytes, at least those that have expired at `now_ms`.
     pub(crate) fn expired_bytes(&self, now_ms: u64) -> u64 {
-        self.expiring.lock().expired_bytes(now_ms)
+        self.weights.expiring.lock().expired_bytes(now_ms)
     }
 
     /// Whether a record in it may have expired at `now_ms`.
     pub(crate) fn may_hold_expired(&self, now_ms: u64) -> bool {
-        self.expiring.lock().may_have_expired(now_ms)
+        self.weights.expiring.lock().may_have_expired(now_ms)
     }
 
     /// Live bytes without those that have expired at `now_ms`: what compaction would copy.
@@ -377,9 +380,9 @@ impl Segment {
     pub(crate) fn add_live(&self, len: usize, expiry_ms: Option<u64>) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
-        self.live_bytes.fetch_add(len, Ordering::Relaxed);
+        self.weights.live_bytes.fetch_add(len, Ordering::Relaxed);
         if let Some(expiry_ms) = expiry_ms {
-            self.expiring.lock().add(expiry_ms, len);
+            self.weights.expiring.lock().add(expiry_ms, len);
         }
     }
 
@@ -387,34 +390,34 @@ impl Segment {
     pub(crate) fn sub_live(&self, len: usize, expiry_ms: Option<u64>) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
-        let before = self.live_bytes.fetch_sub(len, Ordering::Relaxed);
+        let before = self.weights.live_bytes.fetch_sub(len, Ordering::Relaxed);
         debug_assert!(before >= len, "{}: {len} of {before} live bytes", self.path().display());
         if let Some(expiry_ms) = expiry_ms {
-            self.expiring.lock().sub(expiry_ms, len);
+            self.weights.expiring.lock().sub(expiry_ms, len);
         }
     }
 
     pub(crate) fn clear_live(&self) {
         // Relaxed: as in `live_bytes`.
-        self.live_bytes.store(0, Ordering::Relaxed);
-        *self.expiring.lock() = Expiring::default();
+        self.weights.live_bytes.store(0, Ordering::Relaxed);
+        *self.weights.expiring.lock() = Expiring::default();
     }
 
     pub(crate) fn tombstone_bytes(&self) -> u64 {
         // Relaxed: as in `live_bytes`.
-        self.tombstone_bytes.load(Ordering::Relaxed)
+        self.weights.tombstone_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn tombstone_count(&self) -> u64 {
         // Relaxed: as in `live_bytes`.
-        self.tombstone_count.load(Ordering::Relaxed)
+        self.weights.tombstone_count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_tombstone(&self, len: usize) {
         let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
-        self.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
-        self.tombstone_count.fetch_add(1, Ordering::Relaxed);
+        self.weights.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+        self.weights.tombstone_count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Every put and tombstone in it is newer than this write. So it can hold an older record of a
@@ -434,8 +437,8 @@ impl Segment {
     /// Says how many tombstones there are, before anyone else asks.
     pub(crate) fn set_tombstones(&self, count: u64, bytes: u64) {
         // Relaxed: as in `live_bytes`.
-        self.tombstone_count.store(count, Ordering::Relaxed);
-        self.tombstone_bytes.store(bytes, Ordering::Relaxed);
+        self.weights.tombstone_count.store(count, Ordering::Relaxed);
+        self.weights.tombstone_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether there is a hint beside it.

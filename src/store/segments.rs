@@ -28,7 +28,7 @@ use crate::store::scratch::Scratch;
 use crate::store::segment::{Origin, Place, Segment, SegmentHeader, SegmentWriter};
 use crate::store::tail::{Tail, TailImage};
 use crate::sync::{
-    self, Arc, AtomicBool, AtomicU64, EpochCell, Guard, Mutex, Ordering, Signal, pin,
+    self, Arc, AtomicBool, AtomicU64, CachePadded, EpochCell, Guard, Mutex, Ordering, Signal, pin,
 };
 
 /// The live segments of a store.
@@ -51,7 +51,7 @@ pub(crate) struct Segments {
     books: Mutex<Books>,
     next_id: AtomicU64,
     /// Bytes that became dead since compaction was last woken.
-    dead_bytes: AtomicU64,
+    dead_bytes: CachePadded<AtomicU64>,
     /// Whether compaction is at work, or is to look whether there is something to do.
     compacting: AtomicBool,
     /// The last write that may have been in a hole; zero if there are no holes.
@@ -153,7 +153,7 @@ impl Segments {
             table: EpochCell::new(Table::new()),
             books: Mutex::new(Books { seqno, ..Books::default() }),
             next_id: AtomicU64::new(next_id.get()),
-            dead_bytes: AtomicU64::new(0),
+            dead_bytes: CachePadded::default(),
             compacting: AtomicBool::new(false),
             doubt: AtomicU64::new(0),
             cleared: AtomicU64::new(0),

@@ -160,7 +160,8 @@ impl KvStore {
     }
 
     /// Saves what can be saved of the damaged store in `from` into a new store in `to`, which must
-    /// not exist or be empty. `from` is only read. Takes about 40 bytes of memory for each key.
+    /// not exist or be empty. `from` is only read, three times; `progress` is called about once per
+    /// MiB. Takes about 40 bytes of memory for each key.
     ///
     /// Every value in the new store was once set under its key. What may be wrong is that a newer
     /// value or a removal was lost: [`RepairReport`] says for how many keys that is possible. If

@@ -286,7 +286,10 @@ pub(crate) fn verify_dir(
         if let Some((offset, what)) = segment.wrong {
             report.add(whole_file(segment, offset, what));
         }
-        let Some(sift) = segment.sift() else { continue };
+        let Some(sift) = segment.sift() else {
+            meter.end_of_file(segment.len);
+            continue;
+        };
         let before = segment.header.map_or(Seqno::ZERO, |header| header.seqno_before);
         let tally = tally(sift, before, &mut meter);
         meter.end_of_file(segment.len);

@@ -1,8 +1,9 @@
 //! The writer: group commit.
 //!
-//! Whoever writes while nobody else does leads a group of one, without a queue, an allocation or
-//! another thread. Whoever comes meanwhile queues; when the leader is done, one of those waiting
-//! leads for all of them: one append, at most one sync, one publication.
+//! Whoever holds the lane leads. A write that finds it free leads a group of one, without a queue,
+//! an allocation or another thread; so does one that need not be synced and gets hold of it within
+//! some microseconds. Whoever else comes queues. The first in the queue waits for the lane itself,
+//! and then leads for all who have queued behind it: one append, at most one sync, one publication.
 //!
 //! ```text
 //!  set, remove, apply --> queue --> lane (one leader) --> tail        a copy, or, if it is to be
@@ -26,7 +27,6 @@
 mod appending;
 mod figures;
 mod lane;
-mod leadership;
 mod publish;
 mod queue;
 mod sync_lane;
@@ -48,11 +48,12 @@ use crate::store::segment::{self, Origin};
 use crate::store::segments::{Look, Pressure, Segments};
 use crate::store::writer::figures::Counts;
 use crate::store::writer::lane::Lane;
-use crate::store::writer::leadership::Leadership;
-use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Turn};
+use crate::store::writer::queue::{Calls, Queue, QueuedOp, Reply, Request, Ticket, Waiter};
 pub(crate) use crate::store::writer::queue::{Entry, Op, OpKind, Outcome};
 use crate::store::writer::sync_lane::SyncLane;
-use crate::sync::{Arc, AtomicU8, AtomicU64, Guard, Mutex, Ordering, Signal, pin, thread};
+use crate::sync::{
+    Arc, AtomicU8, AtomicU64, CachePadded, Guard, Mutex, MutexGuard, Ordering, Signal, pin, thread,
+};
 use crate::write_batch::WriteDone;
 
 /// While files come near their bound and compaction can help, this many appended bytes...
@@ -73,10 +74,11 @@ const CLOSED: u8 = 3;
 /// Never takes anything.
 const READ_ONLY: u8 = 4;
 
-/// How often a writer tries to lead before it waits in the queue ...
-const LEAD_TRIES: u32 = if cfg!(any(loom, shuttle)) { 0 } else { 64 };
-/// ... and how long it waits in between, in pauses of the processor: some 50 ns.
-const LEAD_TRY_SPINS: u32 = 4;
+/// How often a writer tries the lane before it queues: for some 40 us, as long as a leader takes
+/// who brings a piece of the tail into the log...
+const LANE_TRIES: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 256 };
+/// ... and how long it waits in between, in pauses of the processor.
+const LANE_TRY_SPINS: u32 = 8;
 
 /// How often `close` looks whether the queue has run dry.
 const CLOSE_POLL: Duration = Duration::from_micros(100);
@@ -89,15 +91,16 @@ pub(crate) struct Writer {
     log: Logger,
     keydir: Arc<Keydir>,
     segments: Arc<Segments>,
-    queue: Mutex<Queue>,
-    lane: Mutex<Lane>,
-    sync_lane: SyncLane,
     state: AtomicU8,
+    queue: CachePadded<Mutex<Queue>>,
+    /// Boxed, so that who tries the lock does not slow who holds it.
+    lane: CachePadded<Mutex<Box<Lane>>>,
+    sync_lane: CachePadded<SyncLane>,
     /// Every write up to this one is published.
-    published: AtomicU64,
+    published: CachePadded<AtomicU64>,
     /// Raised when the committer thread is to lead.
     commit_wanted: Signal,
-    counts: Counts,
+    counts: CachePadded<Counts>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -131,40 +134,35 @@ impl Writer {
             log: options.logger.clone(),
             keydir,
             segments,
-            queue: Mutex::default(),
-            lane: Mutex::new(lane),
-            sync_lane: SyncLane::new(disk, dir.clone(), last),
+            queue: CachePadded::default(),
+            lane: CachePadded::new(Mutex::new(Box::new(lane))),
+            sync_lane: CachePadded::new(SyncLane::new(disk, dir.clone(), last)),
             dir,
             state: AtomicU8::new(if options.read_only { READ_ONLY } else { OPEN }),
-            published: AtomicU64::new(last.get()),
+            published: AtomicU64::new(last.get()).into(),
             commit_wanted: Signal::default(),
-            counts: Counts::default(),
+            counts: CachePadded::default(),
         }
     }
 
     /// Does `op` and returns when it is published, and durable if `op` or the store asks for it.
     pub(crate) fn write(&self, op: &Op<'_>) -> Result<Outcome> {
         self.check_open()?;
-        if let Some(leadership) = self.try_lead().or_else(|| self.lead_soon(op)) {
-            let outcome = self.lead_alone(op);
-            drop(leadership);
-            return outcome;
+        self.prefetch(op);
+        if let Some(lane) = self.try_lane(op) {
+            return self.lead_alone(lane, op);
         }
         let ticket = Ticket::new();
-        let reply = Reply::Ticket(Arc::clone(&ticket));
-        if self.enqueue(Request { op: QueuedOp::new(op), reply }) {
+        let reply = Reply::Waiter(Waiter(Arc::clone(&ticket)));
+        let request = Request { op: QueuedOp::new(op), reply };
+        if self.queue.lock().push(request) {
             self.lead_queue();
         }
-        loop {
-            match ticket.wait() {
-                Turn::Done(outcome) => return outcome,
-                Turn::Lead | Turn::Wait => self.lead_queue(),
-            }
-        }
+        ticket.wait()
     }
 
-    /// Hands `op` over; `done` is called when it is done, by whichever thread leads then. Needs a
-    /// thread in [`Writer::run_committer`].
+    /// Hands `op` over, which is to be synced; `done` is called when it is done, by whichever
+    /// thread leads then. Needs a thread in [`Writer::run_committer`].
     pub(crate) fn write_then(&self, op: &Op<'_>, done: WriteDone) {
         let op = QueuedOp::new(op);
         let mut queue = self.queue.lock();
@@ -172,9 +170,7 @@ impl Writer {
             drop(queue);
             return done(Err(error));
         }
-        queue.waiting.push_back(Request { op, reply: Reply::Call(done) });
-        if !queue.leading {
-            queue.leading = true;
+        if queue.push(Request { op, reply: Reply::Call(done) }) {
             queue.committer_leads = true;
             drop(queue);
             self.commit_wanted.raise();
@@ -197,50 +193,38 @@ impl Writer {
         }
     }
 
-    fn try_lead(&self) -> Option<Leadership<'_>> {
-        let mut queue = self.queue.try_lock()?;
-        if queue.leading {
-            return None;
-        }
-        queue.leading = true;
-        Some(Leadership(self))
-    }
-
-    /// Leads within a few operations of others. Waking a thread takes longer than they do; but
-    /// where they are synced, whoever waits is to become one group.
-    fn lead_soon(&self, op: &Op<'_>) -> Option<Leadership<'_>> {
+    /// The lane, if `op` need not queue for it.
+    ///
+    /// One that is synced queues if others do: whoever waits for the disk is to become one group,
+    /// and what the same thread has handed over comes first. One that is not synced passes those
+    /// who wait, since waking one of them takes longer than it does.
+    fn try_lane(&self, op: &Op<'_>) -> Option<MutexGuard<'_, Box<Lane>>> {
         if op.sync || self.durability == Durability::Sync {
-            return None;
+            let nobody_waits = !self.queue.lock().has_leader;
+            return if nobody_waits { self.lane.try_lock() } else { None };
         }
-        let guard = pin();
-        op.entries.iter().for_each(|entry| self.prefetch_replaced(entry, &guard));
-        drop(guard);
-        (0..LEAD_TRIES).find_map(|_| {
-            (0..LEAD_TRY_SPINS).for_each(|_| hint::spin_loop());
-            self.try_lead()
+        self.lane.try_lock().or_else(|| {
+            (1..LANE_TRIES).find_map(|_| {
+                (0..LANE_TRY_SPINS).for_each(|_| hint::spin_loop());
+                self.lane.try_lock()
+            })
         })
     }
 
-    /// Queues `request`; true if nobody leads, so that the caller must.
-    fn enqueue(&self, request: Request) -> bool {
-        let mut queue = self.queue.lock();
-        queue.waiting.push_back(request);
-        !std::mem::replace(&mut queue.leading, true)
-    }
-
-    fn lead_alone(&self, op: &Op<'_>) -> Result<Outcome> {
-        let mut lane = self.lane.lock();
+    fn lead_alone(&self, mut lane: MutexGuard<'_, Box<Lane>>, op: &Op<'_>) -> Result<Outcome> {
+        let _poisons = PoisonsInPanic(self);
         let sync = op.sync || self.durability == Durability::Sync;
         let outcome = self.stage(&mut lane, op.kind, op.entries, false);
         self.commit(&mut lane, sync)?;
         outcome
     }
 
-    /// Leads everyone who waits at this moment.
+    /// Leads everyone who waits when the lane is free. By who was told to.
     fn lead_queue(&self) {
-        let leadership = Leadership(self);
         let mut lane = self.lane.lock();
-        let requests = std::mem::take(&mut self.queue.lock().waiting);
+        let poisons = PoisonsInPanic(self);
+        let requests = self.queue.lock().take();
+        let grouped = requests.len() > 1;
         let mut calls = Calls::new();
         let mut replies = Vec::with_capacity(requests.len());
         let mut sync = self.durability == Durability::Sync;
@@ -251,14 +235,14 @@ impl Writer {
                 self.finish(&mut lane, &mut replies, sync, &mut calls);
             }
             sync |= op.sync;
-            replies.push((reply, self.stage(&mut lane, op.kind, &entries, true)));
+            replies.push((reply, self.stage(&mut lane, op.kind, &entries, grouped)));
             if op.is_clear() {
                 self.finish(&mut lane, &mut replies, sync, &mut calls);
             }
         }
         self.finish(&mut lane, &mut replies, sync, &mut calls);
+        drop(poisons);
         drop(lane);
-        drop(leadership);
         for (done, outcome) in calls {
             // Somebody else's code: its panic is not the writer's.
             if panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
@@ -282,7 +266,7 @@ impl Writer {
                 Err(error) => Err(error.for_another()),
             };
             match reply {
-                Reply::Ticket(ticket) => ticket.tell(Turn::Done(outcome)),
+                Reply::Waiter(waiter) => waiter.tell(outcome),
                 Reply::Call(done) => {
                     calls.push((done, outcome.and_then(Outcome::or_key_not_found)));
                 }
@@ -322,10 +306,19 @@ impl Writer {
         if holds {
             self.begin(lane, entries)?;
             lane.stage(entry, BatchPlace::Alone, grouped);
-            self.prefetch_replaced(entry, &guard);
+            if grouped {
+                self.prefetch_replaced(entry, &guard);
+            }
         }
         let done = holds || kind == OpKind::Apply;
         Ok(if done { Outcome::Done } else { Outcome::Refused })
+    }
+
+    /// Begins to fetch what the lane will look at, before it is taken: waiting for memory there
+    /// would make all others wait.
+    fn prefetch(&self, op: &Op<'_>) {
+        let guard = pin();
+        op.entries.iter().for_each(|entry| self.prefetch_replaced(entry, &guard));
     }
 
     /// Begins to fetch the record that publication will look at, to tell whether it is of this key.
@@ -473,7 +466,7 @@ impl Writer {
     pub(crate) fn close(&self) -> Result<()> {
         let order = Ordering::AcqRel;
         let _ = self.state.compare_exchange(OPEN, CLOSING, order, Ordering::Acquire);
-        while self.queue.lock().leading {
+        while self.queue.lock().has_leader {
             // The committer may be the caller, or may have had no chance to run yet.
             self.lead_for_committer();
             thread::sleep(CLOSE_POLL);
@@ -535,6 +528,17 @@ impl Writer {
     /// Whether something is appended that may not be durable.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.sync_lane.appended() > self.sync_lane.durable()
+    }
+}
+
+/// Held by who leads: a panic poisons, before the lane is free.
+struct PoisonsInPanic<'a>(&'a Writer);
+
+impl Drop for PoisonsInPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison(&"a panic");
+        }
     }
 }
 

@@ -199,6 +199,35 @@ fn broken_text_that_writes_follow_is_an_error_with_file_and_line() {
     }
 }
 
+/// Other programs call their logs `1.log` too. One that was taken for a crash tail would be an
+/// import of nothing, and pass for a success.
+#[test]
+fn a_log_of_another_program_is_no_crash_tail() {
+    for (text, line) in [
+        (&b"\x8f\x1d\x0c\xe1\x25\x00\x01binary"[..], 1),
+        (b"2026-11-26 12:00:00 started", 1),
+        (b"\n\n[1, 2, 3]\n", 3),
+        (b"{\"log\":\"started\"}\n", 1),
+        (b"{\"Get\":{\"key\":\"k\"}}", 1),
+        (b"{\"Set\":{\"key\":\"k\",\"value\":1}}", 1),
+        (b"\"Set\"", 1),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("old");
+        std::fs::create_dir(&old).unwrap();
+        std::fs::write(old.join("1.log"), text).unwrap();
+        let store = KvStore::open(dir.path().join("new")).unwrap();
+        let said = String::from_utf8_lossy(text);
+        match dump::import_old(&old, &store, &mut |_| {}) {
+            Err(KvsError::BadLine { path: Some(path), line: found, .. }) => {
+                assert_eq!((path, found), (old.join("1.log"), line), "{said}");
+            }
+            other => panic!("{said}: {other:?}"),
+        }
+        assert!(store.is_empty().unwrap(), "{said}");
+    }
+}
+
 #[test]
 fn a_directory_without_old_logs_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -56,6 +56,25 @@ fn groups_records_and_their_bytes_are_counted() {
     assert!(stats.rotation_count > 5 && stats.rotation_count == stats.segment_count, "{stats}");
 }
 
+/// Ten bytes a slot, and from four slots for three keys to two for each: whatever the keys are, and
+/// whether they were written or loaded.
+#[test]
+fn the_memory_of_the_index_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = KvStore::open(dir.path()).unwrap();
+    for i in 0..50_000_u32 {
+        store.set_bytes(format!("{i:0100}").as_bytes(), b"").unwrap();
+    }
+    for how in ["written", "loaded"] {
+        let stats = store.stats();
+        let per_key = stats.index_bytes / stats.key_count;
+        assert_eq!(stats.key_count, 50_000, "{how}");
+        assert!((13..24).contains(&per_key), "{how}: {per_key} bytes a key");
+        store.close().unwrap();
+        store = KvStore::open(dir.path()).unwrap();
+    }
+}
+
 #[test]
 fn what_a_power_loss_would_take_is_known() {
     let dir = tempfile::tempdir().unwrap();
@@ -167,6 +186,42 @@ fn a_write_that_waits_for_compaction_is_counted() {
     }
     let stats = store.stats();
     assert!(stats.throttle_us >= stats.throttle_us_max && stats.throttle_us_max > 0, "{stats}");
+}
+
+/// However small the segments are; and closing does not wait until the rate allows the rest.
+#[test]
+fn compaction_keeps_to_its_rate_and_stops_when_it_is_to() {
+    // Syncs would take longer than the rate does.
+    let dir = crate::recovery::fast_dir();
+    let open = |rate: u64| {
+        let store = quiet().compaction_bytes_per_second_max(Some(rate));
+        KvStore::open_with(dir.path(), store).unwrap()
+    };
+    let store = open(200_000);
+    for i in (0..2_000_u32).chain((0..2_000).step_by(2)) {
+        store.set_bytes(&i.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    let began = Instant::now();
+    store.compact().unwrap();
+    let (took, copied) = (began.elapsed(), store.stats().compaction_written_bytes);
+    assert!(copied > 100_000, "{copied}");
+    // The last segment need not be waited for.
+    assert!(took >= Duration::from_micros(copied - 20_000) * 5, "{copied} bytes in {took:?}");
+    store.close().unwrap();
+
+    let store = open(100);
+    for i in (0..2_000_u32).step_by(3) {
+        store.set_bytes(&i.to_be_bytes(), &[8; 100]).unwrap();
+    }
+    thread::scope(|scope| {
+        let compacting = scope.spawn(|| store.compact());
+        thread::sleep(Duration::from_millis(300));
+        let began = Instant::now();
+        store.close().unwrap();
+        assert!(matches!(compacting.join().unwrap(), Err(KvsError::Closed)));
+        // All of it would take minutes.
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    });
 }
 
 /// With less of a file dead, it is copied; with more dead, it may stay.
@@ -362,6 +417,35 @@ fn an_open_that_has_to_read_says_how_far_it_has_come() {
         assert_eq!(store.len().unwrap(), 200);
         store.close().unwrap();
     }
+}
+
+/// What a crash leaves is read once, and each byte of it told once: by views, which leave it as it
+/// is, and by the open that settles it. The next open has nothing to read.
+#[test]
+fn an_open_after_a_crash_reads_the_logs_once_and_says_how_far_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, crashed) = (dir.path().join("live"), dir.path().join("crashed"));
+    let options = Options::new().auto_compaction(false).segment_bytes_min(2 << 20);
+    let store = KvStore::open_with(&live, options.clone()).unwrap();
+    for i in 0..200_u32 {
+        store.set_bytes(&i.to_be_bytes(), &vec![7; 64 << 10]).unwrap();
+    }
+    store.sync().unwrap();
+    crate::recovery::copy(&live, &crashed);
+    let total_bytes = store.stats().total_bytes;
+    let open = |read_only: bool| {
+        let (mut seen, options) = (Vec::new(), options.clone().read_only(read_only));
+        let store =
+            KvStore::open_with_progress(&crashed, options, &mut |progress| seen.push(progress));
+        assert_eq!(store.unwrap().len().unwrap(), 200);
+        seen
+    };
+    for is_view in [true, false] {
+        let seen = open(is_view);
+        check_progress(&seen, total_bytes);
+        assert_eq!(seen.last().unwrap().total_bytes, total_bytes, "read once");
+    }
+    assert_eq!(open(false), []);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use kvs::{
-    Durability, KvStore, KvsEngine, KvsError, LogRecord, Options, RepairReport, VerifyReport,
-    WriteBatch, WriteMode,
+    Durability, KvStore, KvsEngine, KvsError, LogRecord, Options, Progress, RepairReport,
+    VerifyReport, WriteBatch, WriteMode,
 };
 
 use crate::recovery::segments;
@@ -262,6 +262,33 @@ fn repair_of_a_sound_store_is_the_same_store() {
     for i in 0..KEYS {
         let expected = (i % 10 != 0).then(|| value_of(i));
         assert_eq!(store.get_bytes(&i.to_be_bytes()).unwrap().as_deref(), expected.as_deref());
+    }
+}
+
+/// All the reading is told of, that of files which cannot be read included.
+#[test]
+fn verify_and_repair_say_how_far_they_have_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    sound_store(&from);
+    let total_bytes: u64 =
+        segments(&from).iter().map(|path| std::fs::metadata(path).unwrap().len()).sum();
+    let check = |seen: &[Progress], total_bytes: u64, what: &str| {
+        assert!(seen.iter().all(|at| at.total_bytes == total_bytes), "{what}: {seen:?}");
+        assert!(seen.is_sorted_by_key(|at| at.done_bytes), "{what}: {seen:?}");
+        assert_eq!(seen.last().unwrap().done_bytes, total_bytes, "{what}: {seen:?}");
+    };
+    for what in ["sound", "without a header"] {
+        let mut seen = Vec::new();
+        KvStore::verify_dir(&from, &mut |progress| seen.push(progress)).unwrap();
+        check(&seen, total_bytes, what);
+        let mut seen = Vec::new();
+        let to = dir.path().join(what);
+        KvStore::repair(&from, &to, &mut |progress| seen.push(progress)).unwrap();
+        check(&seen, 3 * total_bytes, what);
+        let file = segments(&from).remove(0);
+        let len = std::fs::metadata(&file).unwrap().len();
+        std::fs::write(&file, vec![0; usize::try_from(len).unwrap()]).unwrap();
     }
 }
 

@@ -18,6 +18,9 @@ use crate::sync::{Arc, pin, thread};
 /// Copies are appended in pieces of this length (1 MiB).
 const PIECE_LEN: usize = 1 << 20;
 
+/// How long a compaction that keeps to a rate sleeps before it looks whether it is to stop.
+const PACE_STEP: Duration = Duration::from_millis(20);
+
 /// A live record that was copied, or has expired.
 pub(super) struct Move {
     pub(super) hash: KeyHash,
@@ -69,6 +72,7 @@ impl<'a> Copying<'a> {
         stop: &dyn Fn() -> bool,
         meter: &mut Meter<'_>,
     ) -> Result<()> {
+        let mut paced_bytes = 0;
         for input in self.inputs {
             let mut scan = input.scan();
             loop {
@@ -85,7 +89,10 @@ impl<'a> Copying<'a> {
                 }
                 if self.buffer.len() >= PIECE_LEN {
                     self.flush()?;
-                    self.pace();
+                }
+                if self.bytes > paced_bytes {
+                    paced_bytes = self.bytes;
+                    self.pace(stop);
                     if stop() {
                         return Ok(());
                     }
@@ -175,11 +182,16 @@ impl<'a> Copying<'a> {
         Ok(())
     }
 
-    /// Waits until the copied bytes are within the rate that the options allow.
-    fn pace(&self) {
-        if let Some(rate) = self.compactor.options.compaction_bytes_per_second_max {
-            let due = Duration::from_millis(self.bytes.saturating_mul(1000) / rate);
-            thread::sleep(due.saturating_sub(self.began.elapsed()));
+    /// Waits until the copied bytes are within the rate that the options allow, or `stop` says so.
+    fn pace(&self, stop: &dyn Fn() -> bool) {
+        let Some(rate) = self.compactor.options.compaction_bytes_per_second_max else { return };
+        let due = Duration::from_millis(self.bytes.saturating_mul(1000) / rate);
+        while !stop() {
+            let left = due.saturating_sub(self.began.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(PACE_STEP));
         }
     }
 }

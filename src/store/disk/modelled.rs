@@ -156,7 +156,8 @@ struct State {
     mapped: BTreeMap<Inode, Arc<[AtomicU64]>>,
     moments: Option<Vec<Moment>>,
     note: usize,
-    failing_sync: Option<Lost>,
+    /// The sync of a file that fails, after so many others.
+    failing_sync: Option<(usize, Lost)>,
     /// Most bytes that files take up, if there is a limit.
     capacity: Option<usize>,
 }
@@ -276,6 +277,26 @@ impl State {
         len.min(capacity.saturating_sub(taken).max(self.content(inode).len))
     }
 
+    /// How long the file is to be on the disk when everything pending is there. Shorter than what
+    /// programs see if a failed sync lost a length: then the next write at its end brings it back.
+    fn len_to_be(&self, inode: Inode) -> usize {
+        let durable = self.durable.contents.get(&inode).map_or(0, |content| content.len);
+        self.pending.iter().filter(|unit| unit.is_of(inode)).fold(
+            durable,
+            |before, unit| match unit {
+                Unit::Grown { len, .. } | Unit::Cut { len, .. } => *len,
+                _ => before,
+            },
+        )
+    }
+
+    /// How the sync of this moment fails, if it does.
+    fn failing_now(&mut self) -> Option<Lost> {
+        let (left, lost) = self.failing_sync?;
+        self.failing_sync = left.checked_sub(1).map(|left| (left, lost));
+        (left == 0).then_some(lost)
+    }
+
     fn content(&mut self, inode: Inode) -> &mut Content {
         self.now.contents.get_mut(&inode).expect("an open file has content")
     }
@@ -312,7 +333,19 @@ impl ModelledDisk {
 
     /// Fails the next sync of a file, with what it was to write lost.
     pub(crate) fn fail_next_sync(&self, lost: Lost) {
-        self.state.lock().failing_sync = Some(lost);
+        self.state.lock().failing_sync = Some((0, lost));
+    }
+
+    /// As [`ModelledDisk::fail_next_sync`], for the one that comes after `count` others.
+    #[cfg(test)]
+    pub(crate) fn fail_sync_after(&self, count: usize, lost: Lost) {
+        self.state.lock().failing_sync = Some((count, lost));
+    }
+
+    /// Whether a sync that was to fail has not come yet.
+    #[cfg(test)]
+    pub(crate) fn is_to_fail(&self) -> bool {
+        self.state.lock().failing_sync.is_some()
     }
 }
 
@@ -459,8 +492,11 @@ impl DiskFile for ModelledFile {
         // As much as fits is written, then the disk is full.
         let end = state.room_for(inode, wanted).max(offset);
         let bytes = &bytes[..end - offset];
-        if end > state.content(inode).len {
+        let seen = state.content(inode).len;
+        if end > state.len_to_be(inode) {
             state.change(Unit::Grown { inode, len: end });
+            // Where a failed sync lost the length, programs see more than the disk will have.
+            state.content(inode).len = end.max(seen);
         }
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -488,7 +524,7 @@ impl DiskFile for ModelledFile {
         let mut state = self.disk.state.lock();
         state.before_change();
         let inode = self.inode;
-        if let Some(lost) = state.failing_sync.take() {
+        if let Some(lost) = state.failing_now() {
             state.pending.retain(|unit| !unit.is_of(inode));
             if lost == Lost::Seen {
                 let before = state.durable.contents.get(&inode).cloned().unwrap_or_default();

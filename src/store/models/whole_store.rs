@@ -20,6 +20,7 @@ pub(super) const ALL: &[Model] = &[
     ("publication: a batch is seen as a whole", a_batch_is_seen_as_a_whole),
     ("relocation: compaction disturbs nobody", compaction_disturbs_nobody),
     ("hand-over: every writer is served", every_writer_is_served),
+    ("hand-over: in the order of a thread", what_was_handed_over_comes_first),
     ("poison: nothing is promised after a failed sync", nothing_is_promised_after_a_failed_sync),
     ("poison: a sync after a failed one fails", a_sync_after_a_failed_one_fails),
     ("close: what was acknowledged stays", what_was_acknowledged_stays),
@@ -160,6 +161,17 @@ fn every_writer_is_served() {
     let left = moments.last().unwrap().after_power_loss(|_| false);
     let store = open(&left, Durability::Sync);
     assert_eq!(["a", "b", "c"].map(|key| get(&store, key)), [Some(2), Some(2), Some(3)]);
+}
+
+/// A thread hands over a write and then writes the same key: it is the second that stays.
+fn what_was_handed_over_comes_first() {
+    let (model, store) = new_store(Durability::Sync);
+    let write = Write::Set { key: b"a".to_vec(), value: vec![1; 300] };
+    store.write_then(write, Box::new(|outcome| outcome.unwrap()));
+    set(&store, "a", 2).unwrap();
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(get(&open(&model, Durability::Sync), "a"), Some(2), "the second came first");
 }
 
 /// From a failed sync on, every write fails that begins after somebody was told; what had been

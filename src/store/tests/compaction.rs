@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::disk::modelled::ModelledDisk;
+use crate::store::segments::Pressure;
 
 /// Background compaction until there is nothing left to do; how often it ran.
 fn compact_to_rest(store: &KvStore) -> usize {
@@ -77,4 +78,31 @@ fn segment_of_one_small_record_is_left_alone() {
     store.set_bytes(b"k", b"").unwrap();
     store.core.writer.seal_active().unwrap();
     assert_eq!(compact_to_rest(&store), 0);
+}
+
+/// Writers are held back a little near the bound, and more beyond it, and not at all where
+/// compaction has found nothing to do.
+#[test]
+fn pressure_rises_towards_the_bound_and_beyond_it() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    let segments = &store.core.segments;
+    let mut seen = Vec::new();
+    for number in 0..200_usize {
+        store.set_bytes(KEYS[number % 3].as_bytes(), &value(number, 300)).unwrap();
+        segments.want_compaction();
+        let pressure = segments.pressure();
+        if seen.last() != Some(&pressure) {
+            seen.push(pressure);
+        }
+        let stats = store.stats();
+        let is_over = stats.total_bytes > 2 * stats.live_bytes + 2 * segments.seal_bytes();
+        assert_eq!(is_over, pressure == Pressure::Full, "{number}: {pressure:?}\n{stats}");
+    }
+    assert_eq!(seen, [Pressure::None, Pressure::Some, Pressure::Full]);
+    segments.note_compacted(true);
+    assert_eq!(segments.pressure(), Pressure::None);
+    store.compact().unwrap();
+    segments.want_compaction();
+    assert_eq!(segments.pressure(), Pressure::None);
 }

@@ -10,6 +10,7 @@ use crate::error::KvsError;
 use crate::scan::Scan;
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::{Call, FailingDisk, Fault};
+use crate::store::stats::Progress;
 
 /// A store on `disk` whose first log is sealed and not listed.
 fn with_sealed_log(disk: &Arc<dyn Disk>) -> KvStore {
@@ -50,6 +51,34 @@ fn a_hint_that_cannot_be_made_is_tried_once() {
     store.core.tend_sealed(&|| false).unwrap();
     failing.heal();
     assert!(!store.core.compactor.has_unlisted());
+}
+
+/// On a full disk no hint can be kept. What was found out when the end of a log was looked for is
+/// used all the same, instead of reading the log again.
+#[test]
+fn a_log_is_read_once_by_an_open_that_can_keep_no_hint() {
+    let model = ModelledDisk::default();
+    let disk: Arc<dyn Disk> = Arc::new(model.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    (0..20_u8).for_each(|i| store.set_bytes(&[i], &[i; 500]).unwrap());
+    let total_bytes = store.stats().total_bytes;
+    let left = moment_of(&model).after_kill();
+    let disk: Arc<dyn Disk> = Arc::new(left.clone());
+    let names = disk.list(Path::new(DIR)).unwrap();
+    let len = |name: &std::ffi::OsString| disk.open(&Path::new(DIR).join(name))?.len();
+    let taken: u64 = names.iter().map(|name| len(name).unwrap()).sum();
+    left.limit(usize::try_from(taken).unwrap());
+    let mut read_bytes = 0;
+    let mut progress = |progress: Progress| {
+        assert_eq!(progress.total_bytes, total_bytes);
+        read_bytes = progress.done_bytes;
+    };
+    let options = options(Route::Direct);
+    let store = KvStore::open_on(&disk, DIR.into(), options, &mut progress).unwrap();
+    assert_eq!(read_bytes, total_bytes);
+    assert!((0..20_u8).all(|i| store.get_bytes(&[i]).unwrap().unwrap() == [i; 500][..]));
+    let is_hint = |name: &std::ffi::OsString| name.to_string_lossy().ends_with(".hint");
+    assert!(!disk.list(Path::new(DIR)).unwrap().iter().any(is_hint), "there was room");
 }
 
 /// Otherwise a segment of nothing but a clear would count as dead, and be copied at each open.

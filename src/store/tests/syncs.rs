@@ -34,10 +34,6 @@ const NOT_THEN: &[(&str, &str, &str)] = &[
     ("open", "sync_dir", "store/recovery.rs"),
     // The names of copies are made durable afterwards, and with them those of the logs.
     ("compact", "sync_dir", "store/writer/sync_lane.rs"),
-    // Two do the same where nobody else writes: the log is synced before the list of segments is
-    // taken, and each of them, for what was sealed between the two.
-    ("checkpoint", "sync", "store/writer/sync_lane.rs"),
-    ("checkpoint", "sync", "store/checkpoint.rs:write"),
 ];
 
 /// A sync in the code.

@@ -2,11 +2,9 @@
 //!
 //! An [`Op`] borrows its keys and values from the caller. One that has to wait is copied into a
 //! [`QueuedOp`], which owns them, and its [`Reply`] says who is told how it went: a thread that
-//! waits on a [`Ticket`], or a function to be called. A ticket can also tell its thread to lead.
+//! waits on a [`Ticket`], or a function to be called.
 //!
 //! Any thread may queue; only the leader takes requests out. Nothing here knows files.
-
-use std::collections::VecDeque;
 
 use crate::error::{KvsError, Result};
 use crate::store::key_hash::KeyHash;
@@ -99,7 +97,7 @@ impl QueuedOp {
 /// Who is told how a queued operation went.
 pub(super) enum Reply {
     /// A thread that waits.
-    Ticket(Arc<Ticket>),
+    Waiter(Waiter),
     /// Nobody waits; this is called.
     Call(WriteDone),
 }
@@ -118,33 +116,48 @@ impl Outcome {
 /// Calls to make when neither lane nor lead is held any more: they may write, or close the store.
 pub(super) type Calls = Vec<(WriteDone, Result<()>)>;
 
-/// What a waiting thread is to do.
-pub(super) enum Turn {
-    Wait,
-    Lead,
-    Done(Result<Outcome>),
-}
-
+/// What a thread waits on that has queued an operation.
 pub(super) struct Ticket {
-    pub(super) turn: Mutex<Turn>,
-    pub(super) changed: Condvar,
+    outcome: Mutex<Option<Result<Outcome>>>,
+    told: Condvar,
 }
 
 impl Ticket {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { turn: Mutex::new(Turn::Wait), changed: Condvar::new() })
+        Arc::new(Self { outcome: Mutex::default(), told: Condvar::new() })
     }
 
-    pub(super) fn tell(&self, turn: Turn) {
-        *self.turn.lock() = turn;
-        self.changed.notify_one();
+    fn tell(&self, outcome: Result<Outcome>) {
+        *self.outcome.lock() = Some(outcome);
+        self.told.notify_one();
     }
 
-    /// Waits for anything but `Wait`.
-    pub(super) fn wait(&self) -> Turn {
-        let mut turn = self.turn.lock();
-        self.changed.wait_while(&mut turn, |turn| matches!(turn, Turn::Wait));
-        std::mem::replace(&mut *turn, Turn::Wait)
+    pub(super) fn wait(&self) -> Result<Outcome> {
+        let mut outcome = self.outcome.lock();
+        loop {
+            match outcome.take() {
+                Some(outcome) => return outcome,
+                None => self.told.wait(&mut outcome),
+            }
+        }
+    }
+}
+
+/// The duty to tell a waiting thread how its operation went. Who drops it, which only a leader does
+/// that panics, tells that the writer is poisoned.
+pub(super) struct Waiter(pub(super) Arc<Ticket>);
+
+impl Waiter {
+    pub(super) fn tell(self, outcome: Result<Outcome>) {
+        self.0.tell(outcome);
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.tell(Err(KvsError::Poisoned));
+        }
     }
 }
 
@@ -155,9 +168,24 @@ pub(super) struct Request {
 
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Whether someone leads, or was told to.
-    pub(super) leading: bool,
-    /// Whether the committer thread is the one who was told to.
+    /// Whether someone is to lead those who wait: the first of them, who waits for the lane, or the
+    /// committer thread.
+    pub(super) has_leader: bool,
+    /// Whether it is the committer thread, and it does not know yet.
     pub(super) committer_leads: bool,
-    pub(super) waiting: VecDeque<Request>,
+    waiting: Vec<Request>,
+}
+
+impl Queue {
+    /// Queues `request`; true if nobody leads the queue, so that the caller must see to it.
+    pub(super) fn push(&mut self, request: Request) -> bool {
+        self.waiting.push(request);
+        !std::mem::replace(&mut self.has_leader, true)
+    }
+
+    /// Everyone who waits. By the leader, in the lane; who queues after that has another leader.
+    pub(super) fn take(&mut self) -> Vec<Request> {
+        self.has_leader = false;
+        std::mem::take(&mut self.waiting)
+    }
 }
