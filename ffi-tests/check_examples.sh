@@ -77,6 +77,13 @@ expect "$dir/out" "serving on port"
 if "$OUT/serve" "$dir/cities" nonsense 2>"$dir/out" </dev/null; then fail "serve on nonsense"; fi
 expect "$dir/out" "nonsense"
 
+# The examples in the comments of kvs.h and kvs.hpp open stores in the current directory.
+for snippets in "$OUT/snippets" "$OUT/snippets-cxx"; do
+    mkdir "$dir/here"
+    (cd "$dir/here" && "$snippets" "$dir/here/store") >"$dir/out" || fail "$snippets"
+    rm -r "$dir/here"
+done
+
 # The demo host: loads, looks up, serves until its input ends.
 {
     printf '41\tLATIN CAPITAL LETTER A\n'

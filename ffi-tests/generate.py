@@ -8,8 +8,13 @@ For each function that returns a status, one call per rule that the head of kvs.
 * each handle closed, or inherited through a fork: the status that says so;
 * and after each of them: outputs are NULL or 0, and memory of the caller is as it was.
 
+Each of these statuses has to stand in the comment of its function, or of the one that it refers to.
+
 What else is passed stands in INPUTS. A parameter that is not there is an error, so that a new
 function cannot go unchecked.
+
+For each option, what its comment says of it: its default, and the smallest and the largest number
+that it takes. A comment that does not say so is an error.
 """
 
 from __future__ import annotations
@@ -171,11 +176,93 @@ def checker(signature: str, blocks: list[str]) -> str:
     return f"{signature} {{\n{''.join(blocks)}}}\n\n"
 
 
+def statuses(header: str) -> dict[str, set[str]]:
+    """The statuses that the comment of each function names after Returns."""
+    said: dict[str, set[str]] = {}
+    referred: dict[str, list[str]] = {}
+    for comment, name in re.findall(
+        r"/\*\*\n((?: \*.*\n)*?) \*/\nKVS_API\b[^;]*?\b(kvs_\w+)\(", header
+    ):
+        text = " ".join(line.removeprefix(" *").strip() for line in comment.splitlines())
+        returns = re.search(r"Returns:(.*?)(?=Threads:)", text)
+        of_returns = returns[1] if returns else ""
+        said[name] = set(re.findall(r"\bKVS_[A-Z_]+\b", of_returns))
+        others = re.findall(r"\bas (kvs_\w+)(?: and (kvs_\w+))?", of_returns)
+        referred[name] = [other for pair in others for other in pair if other]
+    for name, others in referred.items():
+        # A comment that refers refers to one that does not, or that has been filled in before.
+        for other in others:
+            said[name] |= said[other]
+    return said
+
+
+class Option(NamedTuple):
+    name: str
+    default: str
+    # The numbers that it takes; None where they are not a range.
+    lowest: int | None
+    highest: int | None
+
+
+def options(header: str) -> list[Option]:
+    """The options that take a number, as their comments describe them."""
+    defined = re.findall(r"/\*\*\n((?: \*.*\n)*?) \*/\n#define (KVS_\w+) (\d+)$", header, flags=re.M)
+    numbers = {name: int(number) for _, name, number in defined}
+    result = []
+    for comment, name, _ in defined:
+        text = " ".join(line.removeprefix(" *").strip() for line in comment.splitlines())
+        if not name.startswith("KVS_OPT_") or text.startswith("Text: "):
+            continue
+        default = re.search(r"Default: (\d+|KVS_\w+)\b", text)
+        among = re.search(r"one of (KVS_\w+_)\*", text)
+        between = re.search(r"\b(\d+) to (\d+)\b", text)
+        if among:
+            choices = [n for other, n in numbers.items() if other.startswith(among[1])]
+            lowest, highest = min(choices), max(choices)
+        elif between:
+            lowest, highest = int(between[1]), int(between[2])
+        elif text.startswith("Switch: 1 ") and "0 " in text:
+            lowest, highest = 0, 1
+        elif name == "KVS_OPT_SERVER_LISTEN_FD":
+            lowest = highest = None
+        else:
+            sys.exit(f"generate.py: which numbers does {name} take?")
+        units = {"_MS": "milliseconds", "_BYTES": "bytes", "PERCENT": "percent"}
+        if missing := [unit for part, unit in units.items() if part in name and unit not in text]:
+            sys.exit(f"generate.py: {name} is not in {missing[0]}")
+        if not default:
+            sys.exit(f"generate.py: what is the default of {name}?")
+        result.append(Option(name, default[1], lowest, highest))
+    return result
+
+
+def option_rows(found: list[Option]) -> str:
+    rows = "".join(
+        f'    {{{o.name}, "{o.name}", {o.default}u, {int(o.lowest is not None)}, '
+        f"{o.lowest or 0}u, {o.highest or 0}u}},\n"
+        for o in found
+    )
+    rows = re.sub(r"\b(KVS_\w+)u,", r"\1,", rows)
+    return f"const option_row option_rows[] = {{\n{rows}    {{0, NULL, 0, 0, 0, 0}},\n}};\n\n"
+
+
 def main() -> int:
-    found = functions(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    header = Path(sys.argv[1]).read_text(encoding="utf-8")
+    described = options(header)
+    found = functions(header)
     fallible = [f for f in found if f.result == "kvs_status"]
+    said = statuses(header)
+
+    def checked(function: Function, status: str, words: str, changed: dict[str, str]) -> str:
+        if status not in said[function.name]:
+            sys.exit(f"generate.py: the comment of {function.name} does not name {status}")
+        return case(function, status, words, changed)
+
+    for f in fallible:
+        if any(p.name == "flags" for p in f.parameters):
+            checked(f, "KVS_ERR_UNSUPPORTED", "", {})
     nulls = [
-        case(f, "KVS_ERR_NULL", f"argument {p.name} is NULL", {p.name: "NULL"})
+        checked(f, "KVS_ERR_NULL", f"argument {p.name} is NULL", {p.name: "NULL"})
         for f in fallible
         for p in f.parameters
         if p.is_pointer and (f.name, p.name) not in NULL_ALLOWED
@@ -186,11 +273,11 @@ def main() -> int:
         for p in f.parameters:
             length = LENGTHS.get(p.name, f"{p.name}_len")
             if p.is_pointer and length in names and not p.is_output:
-                lengths.append(case(f, "KVS_ERR_INVALID", p.name, {length: "(size_t)-1"}))
+                lengths.append(checked(f, "KVS_ERR_INVALID", p.name, {length: "(size_t)-1"}))
 
     def on(kinds: set[str], status: str, words: str) -> list[str]:
         return [
-            case(f, status, words, {})
+            checked(f, status, words, {})
             for f in fallible
             if f.parameters
             and f.parameters[0].name in kinds
@@ -214,7 +301,9 @@ def main() -> int:
     print(checker("void check_closed_is_refused(const fixture *f)", closed))
     print(checker("void check_forked_is_refused(const fixture *f)", forked))
     print(checker("void check_null_is_accepted_elsewhere(void)", frees))
+    print(option_rows(described))
     counts = f"{len(nulls)} NULL, {len(lengths)} lengths, {len(closed)} closed, {len(forked)} forked"
+    counts += f", {len(described)} options"
     print(f"generate.py: {len(found)} functions: {counts}", file=sys.stderr)
     return 0
 

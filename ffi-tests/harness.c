@@ -11,15 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* gcc says so by the first, clang by the second. */
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#define UNDER_THREAD_SANITIZER __has_feature(thread_sanitizer)
-#else
-#define UNDER_THREAD_SANITIZER 0
-#endif
-
 static int failures; /* Changed by many threads: only with __atomic builtins. */
 static const char *engine = "kvs";
 static int slow, repeat = 1;

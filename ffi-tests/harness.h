@@ -13,6 +13,15 @@
 
 #include "kvs.h"
 
+/* gcc says so by the first, clang by the second. */
+#if defined(__SANITIZE_THREAD__)
+#define UNDER_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#define UNDER_THREAD_SANITIZER __has_feature(thread_sanitizer)
+#else
+#define UNDER_THREAD_SANITIZER 0
+#endif
+
 /* What a phase does besides calling the library, so that a run can leave it out. */
 #define PLAIN 0
 #define FORKS 1
@@ -50,6 +59,16 @@ void check_null_is_accepted_elsewhere(void);
 void check_negative_lengths_are_refused(const fixture *f);
 void check_closed_is_refused(const fixture *f);
 void check_forked_is_refused(const fixture *f);
+
+/* What kvs.h says of an option that takes a number. The last row has no name. */
+typedef struct option_row {
+    int32_t id;
+    const char *name;
+    uint64_t value; /* The default. */
+    int has_range;
+    uint64_t lowest, highest;
+} option_row;
+extern const option_row option_rows[];
 
 /* Opens a store in dir and makes one of each; the server only if it is wanted. */
 void make_fixture(fixture *f, const char *dir, int with_server);

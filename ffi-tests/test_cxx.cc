@@ -1,6 +1,11 @@
 // What kvs.hpp adds to kvs.h: ownership, exceptions, absence as optional, scans as ranges.
 // usage: test-cxx DIRECTORY, which is empty
 #include <iostream>
+#if __cplusplus >= 202002L
+#include <algorithm>
+#include <iterator>
+#include <ranges>
+#endif
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -79,6 +84,24 @@ void batches_and_scans(kvs::store &store) {
     store.compact();
 }
 
+#if __cplusplus >= 202002L
+// A scan is what C++20 calls a range that can be gone through once.
+static_assert(std::input_iterator<kvs::scan::iterator>);
+static_assert(std::sentinel_for<kvs::scan::end_of_scan, kvs::scan::iterator>);
+static_assert(std::ranges::input_range<kvs::scan> && !std::ranges::forward_range<kvs::scan>);
+
+void ranges(kvs::store &store) {
+    kvs::scan records = store.scan();
+    const auto found = std::ranges::find_if(records, [](const auto &it) { return it.first > "a"; });
+    CHECK(found != records.end() && found->second == "ab!");
+    std::size_t len = 0;
+    std::ranges::for_each(store.scan(), [&](const auto &record) { len += record.first.size(); });
+    CHECK(len == 5);
+}
+#else
+void ranges(kvs::store &) {}
+#endif
+
 void expiry(kvs::store &store) {
     const std::uint64_t later = UINT64_C(1) << 62;
     CHECK(!store.expiry("e") && !store.set_expiry("e", later));
@@ -123,6 +146,7 @@ int main(int argc, char **argv) {
     expiry(store);
     views(store, dir + "/store");
     batches_and_scans(store);
+    ranges(store);
     CHECK(code_of([&] { kvs::store second(dir + "/store"); }) == KVS_ERR_LOCKED);
     store.checkpoint(dir + "/copy");
     CHECK(kvs::store(dir + "/copy").size() == 4);

@@ -1,10 +1,13 @@
 /* Who outlives what: buffers, handles, threads, processes. */
 #include "harness.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -222,7 +225,106 @@ static void killed_writers_acknowledged_writes_survive(const char *dir) {
     }
 }
 
+/* Reads "Name: value" of a thread; 0 if there is none. */
+static unsigned long long number_of(const char *thread, const char *name) {
+    char line[256];
+    unsigned long long number = 0;
+    FILE *file = fopen(path_in(thread, "status"), "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0) sscanf(line + strlen(name), "%llx", &number);
+    if (file != NULL) fclose(file);
+    return number;
+}
+
+/* What a library does inside somebody's process: its threads have its name and leave signals to
+ * others, its descriptors end with exec, and the handlers of signals are the program's. */
+static void manners_are_kept(const char *dir) {
+    struct sigaction before[32], after;
+    kvs_store *store;
+    kvs_server *server = NULL;
+    DIR *list;
+    struct dirent *entry;
+    int i, threads = 0, files = 0;
+
+    if (UNDER_THREAD_SANITIZER) return; /* It has threads and handlers of its own. */
+    for (i = 1; i < 32; i++) sigaction(i, NULL, &before[i]);
+    store = open_store(dir);
+    CHECK_OK(kvs_set(store, BYTES("k"), BYTES("v")));
+    CHECK_OK(kvs_server_start(store, "127.0.0.1:0", NULL, &server));
+    for (i = 1; i < 32; i++) {
+        sigaction(i, NULL, &after);
+        CHECK(after.sa_handler == before[i].sa_handler);
+    }
+    list = opendir("/proc/self/task");
+    while (list != NULL && engine_is("kvs") && (entry = readdir(list)) != NULL) {
+        char thread[64], name[64] = "kvs-";
+        FILE *file;
+        int tries;
+        if (entry->d_name[0] == '.' || atoi(entry->d_name) == (int)getpid()) continue;
+        snprintf(thread, sizeof thread, "/proc/self/task/%.20s", entry->d_name);
+        /* A thread gives itself its name, when it comes to run. */
+        for (tries = 0; tries < 5000; tries++) {
+            file = fopen(path_in(thread, "comm"), "r");
+            if (file == NULL) break; /* It is gone. */
+            if (fgets(name, sizeof name, file) == NULL) name[0] = 0;
+            fclose(file);
+            if (strncmp(name, "kvs-", 4) == 0) break;
+            usleep(2000);
+        }
+        if (strncmp(name, "kvs-", 4) != 0) fail(__FILE__, __LINE__, "a thread %s", name);
+        /* All but those that cannot be, or that the C library keeps for itself. */
+        CHECK((number_of(thread, "SigBlk:") & 0x7ffbfeff) == 0x7ffbfeff);
+        threads++;
+    }
+    if (list != NULL) closedir(list);
+    for (i = 3; i < 1024; i++) {
+        const int flags = fcntl(i, F_GETFD);
+        char name[32], target[256] = "";
+        if (flags < 0) continue;
+        sprintf(name, "/proc/self/fd/%d", i);
+        if (readlink(name, target, sizeof target - 1) < 0) continue;
+        if (strstr(target, dir) == NULL && strstr(target, "socket:") == NULL) continue;
+        if ((flags & FD_CLOEXEC) == 0) fail(__FILE__, __LINE__, "%s survives exec", target);
+        files++;
+    }
+    CHECK(list == NULL || (files > 2 && (threads > 2 || !engine_is("kvs"))));
+    kvs_server_free(server);
+    kvs_store_free(store);
+}
+
+/* A daemon opens its store by a relative path and then goes to the root directory. */
+static void a_program_may_change_its_directory(const char *dir) {
+    char before[4096], value[1000];
+    kvs_options *options = engine_options();
+    kvs_store *store = NULL;
+    uint64_t count = 0;
+    uint32_t i;
+
+    memset(value, 'v', sizeof value);
+    CHECK(getcwd(before, sizeof before) != NULL);
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SEGMENT_BYTES_MIN, 0));
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SEGMENT_BYTES_MAX, 65536));
+    CHECK(chdir(dir) == 0);
+    CHECK_OK(kvs_open("store", options, &store));
+    CHECK(chdir("/") == 0);
+    for (i = 0; i < 1000; i++) CHECK_OK(kvs_set(store, &i, 4, value, sizeof value));
+    if (engine_is("kvs")) CHECK_OK(kvs_compact(store));
+    CHECK_OK(kvs_close(store));
+    kvs_store_free(store);
+    store = NULL;
+
+    CHECK(chdir(before) == 0);
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_CREATE, 0));
+    CHECK_OK(kvs_open(path_in(dir, "store"), options, &store));
+    CHECK_OK(kvs_len(store, &count));
+    CHECK_NUMBER(1000, count);
+    kvs_store_free(store);
+    kvs_options_free(options);
+}
+
 const phase lifetimes_phases[] = {
+    {"manners_are_kept", PLAIN, manners_are_kept},
+    {"a_program_may_change_its_directory", PLAIN, a_program_may_change_its_directory},
     {"buffer_outlives_its_store", PLAIN, buffer_outlives_its_store},
     {"close_is_safe_while_others_work", PLAIN, close_is_safe_while_others_work},
     {"each_thread_has_its_own_last_error", PLAIN, each_thread_has_its_own_last_error},

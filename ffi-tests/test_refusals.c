@@ -103,6 +103,60 @@ static void options_that_cannot_work_are_refused(const char *dir) {
     kvs_options_free(options);
 }
 
+/* What comes of an option: where it is set, or else where a store is opened or a server started,
+ * in a directory of its own. */
+static kvs_status tried(const char *dir, const option_row *row, uint64_t value) {
+    kvs_options *options = engine_options();
+    kvs_store *store = NULL;
+    kvs_server *server = NULL;
+    kvs_status status;
+
+    /* So that the smallest largest size is one. */
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SEGMENT_BYTES_MIN, 0));
+    status = kvs_options_set_u64(options, row->id, value);
+    if (status == KVS_OK && row->id < 1000) status = kvs_open(dir, options, &store);
+    /* 1,024 threads are not started to see that they could be. */
+    if (status == KVS_OK && row->id >= 1000 && row->id != KVS_OPT_SERVER_THREADS) {
+        store = open_store(dir);
+        status = kvs_server_start(store, "127.0.0.1:0", options, &server);
+    }
+    kvs_server_free(server);
+    kvs_store_free(store);
+    kvs_options_free(options);
+    return status;
+}
+
+/* Each comment in kvs.h is true: the default, and the two ends of what can be chosen. What is
+ * within may still be refused for another reason than its value, as a store that is not there. */
+static void options_are_what_their_comments_say(const char *dir) {
+    const option_row *row;
+    char name[32];
+    int tries = 0;
+
+    if (!engine_is("kvs")) return;
+    for (row = option_rows; row->name != NULL; row++) {
+        kvs_options *options = kvs_options_new();
+        uint64_t value = 99;
+        int end;
+        CHECK_OK(kvs_options_get_u64(options, row->id, &value));
+        if (value != row->value) fail(__FILE__, __LINE__, "%s: another default", row->name);
+        kvs_options_free(options);
+        for (end = 0; row->has_range && end < 2; end++) {
+            const uint64_t within = end == 0 ? row->lowest : row->highest;
+            const uint64_t beyond = end == 0 ? row->lowest - 1 : row->highest + 1;
+            sprintf(name, "%d", ++tries);
+            if (tried(path_in(dir, name), row, within) == KVS_ERR_INVALID)
+                fail(__FILE__, __LINE__, "%s: not %lu: %s", row->name, (unsigned long)within,
+                     kvs_last_error());
+            if (end == 0 ? within == 0 : within == UINT64_MAX) continue; /* There is no beyond. */
+            sprintf(name, "%d", ++tries);
+            if (tried(path_in(dir, name), row, beyond) != KVS_ERR_INVALID)
+                fail(__FILE__, __LINE__, "%s: %lu too", row->name, (unsigned long)beyond);
+        }
+    }
+    CHECK(tries > 60);
+}
+
 static void create_and_exclusive_are_obeyed(const char *dir) {
     kvs_options *options = engine_options();
     kvs_store *store = NULL;
@@ -338,6 +392,7 @@ const phase refusals_phases[] = {
     {"negative_lengths_are_refused", PLAIN, negative_lengths_are_refused},
     {"value_over_the_limit_is_refused", PLAIN, value_over_the_limit_is_refused},
     {"options_that_cannot_work_are_refused", PLAIN, options_that_cannot_work_are_refused},
+    {"options_are_what_their_comments_say", PLAIN, options_are_what_their_comments_say},
     {"create_and_exclusive_are_obeyed", PLAIN, create_and_exclusive_are_obeyed},
     {"another_engines_store_is_refused", PLAIN, another_engines_store_is_refused},
     {"paths_that_are_no_directory_are_refused", PLAIN, paths_that_are_no_directory_are_refused},

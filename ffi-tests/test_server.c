@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -289,6 +290,39 @@ static void requests_over_the_limits_are_cut_off(const char *dir) {
     kvs_store_free(store);
 }
 
+/* Two requests that have arrived in part are more than all clients may have. */
+static void unfinished_requests_have_a_limit_together(const char *dir) {
+    static char part[150000];
+    kvs_store *store = open_store(dir);
+    kvs_options *options = kvs_options_new();
+    kvs_server *server = NULL;
+    struct pollfd clients[2];
+    char reply[512] = "";
+    int i;
+
+    memset(part, 'v', sizeof part - 1);
+    memcpy(part, "{\"Set\":{\"key\":\"", 15);
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_REQUEST_BYTES_MAX, 200000));
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_UNFINISHED_BYTES_MAX, 0));
+    /* Two threads might refuse both. */
+    CHECK_OK(kvs_options_set_u64(options, KVS_OPT_SERVER_THREADS, 1));
+    if (CHECK_OK(kvs_server_start(store, "127.0.0.1:0", options, &server))) {
+        for (i = 0; i < 2; i++) {
+            clients[i].fd = dial(port_of(server));
+            clients[i].events = POLLIN;
+            say(clients[i].fd, part);
+        }
+        if (CHECK(poll(clients, 2, 20000) > 0)) {
+            hear(clients[clients[0].revents == 0].fd, reply, sizeof reply);
+            CHECK(strncmp(reply, "{\"Err\":", 7) == 0);
+        }
+        for (i = 0; i < 2; i++) close(clients[i].fd);
+    }
+    kvs_server_free(server);
+    kvs_options_free(options);
+    kvs_store_free(store);
+}
+
 static void server_restarts_on_its_port_and_leaks_nothing(const char *dir) {
     kvs_store *store = open_store(dir);
     kvs_server *server;
@@ -451,6 +485,8 @@ const phase server_phases[] = {
     {"a_socket_that_listens_can_be_handed_over", PLAIN, a_socket_that_listens_can_be_handed_over},
     {"limits_that_cannot_work_are_refused", PLAIN, limits_that_cannot_work_are_refused},
     {"requests_over_the_limits_are_cut_off", PLAIN, requests_over_the_limits_are_cut_off},
+    {"unfinished_requests_have_a_limit_together", PLAIN,
+     unfinished_requests_have_a_limit_together},
     {"connections_over_the_limit_are_told_so", PLAIN, connections_over_the_limit_are_told_so},
     {"server_restarts_on_its_port_and_leaks_nothing", PLAIN,
      server_restarts_on_its_port_and_leaks_nothing},

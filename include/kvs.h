@@ -1,5 +1,5 @@
 /*
- * kvs: an embeddable key-value store.
+ * kvs: an embeddable key-value store. Example:
  *
  *     kvs_store *store = NULL;
  *     if (kvs_open("cities", NULL, &store) < 0 ||
@@ -35,7 +35,12 @@
  *             goes on unharmed. Opening a store in the child of a program with several threads is
  *             only sound after exec.
  *   Manners   The library prints nothing, installs no signal handler, never exits, and reads no
- *             environment variable. Its threads are called kvs-* and take no signals.
+ *             environment variable. Its threads are called kvs-* and take no signals; its files
+ *             are closed by exec. What errno is after a call says nothing: kvs_last_os_error does.
+ *   Limits    No function may be called by a signal handler, and no thread may be cancelled within
+ *             one (pthread_cancel). The library is not made to be unloaded (dlclose). A process
+ *             that ends without kvs_close loses no more than one that is killed: see
+ *             KVS_OPT_DURABILITY.
  *   Since     Functions are there since 0.1.0 unless they say so.
  *
  * What you promise; a function's "Safety" names those it relies on
@@ -49,8 +54,9 @@
  *   6. A function given to kvs_set_logger may be called from another thread, with its userdata,
  *      until kvs_set_logger has returned for the next one; it returns.
  *
- * Linking: link the shared library, or the static one with KVS_STATIC defined. Two static
- * libraries written in Rust do not go into one program.
+ * Linking: cc app.c $(pkg-config --cflags --libs kvs), or find_package(kvs) and kvs::kvs with
+ * CMake. That is the shared library; the static one is pkg-config --static, with KVS_STATIC
+ * defined, or kvs::static. Two static libraries written in Rust do not go into one program.
  */
 #ifndef KVS_H
 #define KVS_H
@@ -149,78 +155,84 @@ extern "C" {
 #define KVS_OPT_ENGINE 1
 
 /**
- * Number: what a returned write survives, one of KVS_DURABILITY_*.
+ * Number: what a returned write survives, one of KVS_DURABILITY_*. Default:
+ * KVS_DURABILITY_INTERVAL.
  */
 #define KVS_OPT_DURABILITY 2
 
 /**
- * Number: milliseconds between syncs with KVS_DURABILITY_INTERVAL. At least 1.
+ * Number: milliseconds between syncs with KVS_DURABILITY_INTERVAL: 1 to 4294967295.
+ * Default: 500.
  */
 #define KVS_OPT_SYNC_INTERVAL_MS 3
 
 /**
- * Number: how records are read, one of KVS_READ_*.
+ * Number: how records are read, one of KVS_READ_*. Default: KVS_READ_MAPPED.
  */
 #define KVS_OPT_READ_MODE 4
 
 /**
- * Number: 1 creates a store where there is none, 0 says KVS_ERR_NO_STORE then.
+ * Switch: 1 creates a store where there is none, 0 says KVS_ERR_NO_STORE then. Default: 1.
  */
 #define KVS_OPT_CREATE 5
 
 /**
- * Number: 1 says KVS_ERR_STORE_EXISTS where there is a store already, 0 opens it.
+ * Switch: 1 says KVS_ERR_STORE_EXISTS where there is a store already, 0 opens it. Default: 0.
  */
 #define KVS_OPT_EXCLUSIVE 6
 
 /**
- * Number: milliseconds to wait for another opener to let go before KVS_ERR_LOCKED.
+ * Number: milliseconds to wait for another opener to let go before KVS_ERR_LOCKED:
+ * 0 to 4294967295. Default: 0.
  */
 #define KVS_OPT_LOCK_TIMEOUT_MS 7
 
 /**
- * Number: smallest size at which a segment file is sealed, in bytes.
+ * Number: smallest size at which a segment file is sealed, in bytes: 0 to 134217728, and not
+ * above KVS_OPT_SEGMENT_BYTES_MAX. Default: 4194304.
  */
 #define KVS_OPT_SEGMENT_BYTES_MIN 8
 
 /**
- * Number: largest size of a segment file, in bytes: 4096 to 134217728. A larger record has a
- * segment of its own.
+ * Number: largest size of a segment file, in bytes: 4096 to 134217728, and not below
+ * KVS_OPT_SEGMENT_BYTES_MIN. A larger record has a segment of its own. Default: 134217728.
  */
 #define KVS_OPT_SEGMENT_BYTES_MAX 9
 
 /**
- * Number: 1 gives dead space back in the background, 0 only in kvs_compact.
+ * Switch: 1 gives dead space back in the background, 0 only in kvs_compact. Default: 1.
  */
 #define KVS_OPT_AUTO_COMPACTION 10
 
 /**
- * Number: most bytes that background compaction copies per second; 0 sets no limit.
+ * Number: most bytes that background compaction copies per second: 0 to 18446744073709551615,
+ * where 0 sets no limit. Default: 0.
  */
 #define KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX 11
 
 /**
- * Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
- * for it.
+ * Switch: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
+ * for it. Default: 0.
  */
 #define KVS_OPT_ORDERED 12
 
 /**
- * Number: 1 opens for reading only, a view of the moment of the open, beside a process that may
+ * Switch: 1 opens for reading only, a view of the moment of the open, beside a process that may
  * have the store open for writing: nothing is locked or written, writes say KVS_ERR_READ_ONLY, and
- * kvs_refresh shows what has been written since. 0 opens for reading and writing.
+ * kvs_refresh shows what has been written since. 0 opens for reading and writing. Default: 0.
  */
 #define KVS_OPT_READ_ONLY 13
 
 /**
  * Number: from how much of it being dead on a segment file is compacted in the background, in
  * percent: 10 to 90. Less saves space and copies more: files take up to 100 / (100 - this) times
- * the live bytes.
+ * the live bytes. Default: 50.
  */
 #define KVS_OPT_COMPACTION_DEAD_PERCENT_MIN 14
 
 /**
- * Number: what stands between a write and its file, one of KVS_WRITE_MODE_*.
+ * Number: what stands between a write and its file, one of KVS_WRITE_MODE_*. Default:
+ * KVS_WRITE_MODE_TAIL.
  */
 #define KVS_OPT_WRITE_MODE 15
 
@@ -231,57 +243,70 @@ extern "C" {
 #define KVS_OPT_SERVER_POOL 1000
 
 /**
- * Number: threads of the server's pool; 0 takes one per processor.
+ * Number: threads of the server's pool: 0 to 1024, where 0 takes one per processor. Default: 0.
  */
 #define KVS_OPT_SERVER_THREADS 1001
 
 /**
- * Number: most connections at a time; further clients get an error and are cut off.
+ * Number: most connections at a time: 1 to 4294967295; further clients get an error and are cut
+ * off. Default: 1024.
  */
 #define KVS_OPT_SERVER_CONNECTIONS_MAX 1002
 
 /**
  * Number: a descriptor that listens already, such as one from a service manager, to be used
  * instead of the address. It must be open when kvs_server_start is called, which duplicates it
- * and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
+ * and makes it non-blocking; yours stays yours. Default: KVS_NO_FD, which uses the address.
  */
 #define KVS_OPT_SERVER_LISTEN_FD 1003
 
 /**
- * Number: longest request of a client, in bytes: 1 to 1073741824.
+ * Number: longest request of a client, in bytes: 1 to 1073741824. Default: 67108864.
  */
 #define KVS_OPT_SERVER_REQUEST_BYTES_MAX 1004
 
 /**
- * Number: bytes of replies that wait for a client before its requests do.
+ * Number: bytes of replies that wait for a client before its requests do: 1 to 4294967295.
+ * Default: 1048576.
  */
 #define KVS_OPT_SERVER_OUTPUT_BYTES_MAX 1005
 
 /**
- * Number: milliseconds that a new client has to say something.
+ * Number: milliseconds that a new client has to say something: 1 to 4294967295. Default: 30000.
  */
 #define KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS 1006
 
 /**
- * Number: milliseconds that a request may take from its first byte to its last.
+ * Number: milliseconds that a request may take from its first byte to its last:
+ * 1 to 4294967295. Default: 30000.
  */
 #define KVS_OPT_SERVER_REQUEST_TIMEOUT_MS 1007
 
 /**
- * Number: milliseconds that a client may leave its replies unread.
+ * Number: milliseconds that a client may leave its replies unread: 1 to 4294967295.
+ * Default: 60000.
  */
 #define KVS_OPT_SERVER_STALL_TIMEOUT_MS 1008
 
 /**
- * Number: milliseconds that a client has to take its last replies when it is cut off.
+ * Number: milliseconds that a client has to take its last replies when it is cut off:
+ * 1 to 4294967295. Default: 5000.
  */
 #define KVS_OPT_SERVER_LINGER_TIMEOUT_MS 1009
 
 /**
- * Number: milliseconds of silence after which the system asks whether a client is still there; at
- * least 1000.
+ * Number: milliseconds of silence after which the system asks whether a client is still there:
+ * 1000 to 4294967295. Default: 30000.
  */
 #define KVS_OPT_SERVER_KEEPALIVE_TIME_MS 1010
+
+/**
+ * Number: bytes of requests that have arrived in part, of all clients together, above which
+ * whoever adds to them gets an error and is cut off: 0 to 4294967295. It counts as
+ * KVS_OPT_SERVER_REQUEST_BYTES_MAX at least, and small requests are taken in any case.
+ * Default: 268435456.
+ */
+#define KVS_OPT_SERVER_UNFINISHED_BYTES_MAX 1011
 
 /**
  * A returned write survives the death of the process (kill -9). When power fails, what the
@@ -438,7 +463,8 @@ typedef struct {
      */
     uint64_t compaction_count;
     /**
-     * Groups of writes since the store was opened, each one write to the file.
+     * Groups of writes since the store was opened: what was written at once, for all who wrote
+     * at the same time.
      */
     uint64_t group_count;
     /**
@@ -799,6 +825,16 @@ KVS_API kvs_status kvs_set_logger(int32_t max_level, kvs_log_fn fn, void *userda
 /**
  * Makes a set of options that holds the defaults.
  *
+ * Example:
+ *
+ *   kvs_store *durable = NULL;
+ *   kvs_options *options = kvs_options_new();
+ *   if (kvs_options_set_u64(options, KVS_OPT_DURABILITY, KVS_DURABILITY_SYNC) < 0 ||
+ *       kvs_open("accounts", options, &durable) < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   kvs_options_free(options);
+ *   kvs_store_free(durable);
+ *
  * Ownership: yours; give it to kvs_options_free.
  * Returns:   NULL only if a bug was caught; kvs_last_error names it.
  * Threads:   any; the result is for one thread at a time.
@@ -869,7 +905,8 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  * forbid it. A directory is opened once at a time, by one process; with KVS_OPT_READ_ONLY by any
  * number beside that one.
  *
- * path_utf8 is UTF-8 on every platform. options may be NULL for the defaults.
+ * path_utf8 is UTF-8 on every platform; if it is relative, it is so to the current directory of
+ * the process at this moment. options may be NULL for the defaults.
  *
  * Ownership: *store is yours: kvs_close ends the store, kvs_store_free the pointer. NULL is stored
  *            on failure.
@@ -880,7 +917,9 @@ KVS_API kvs_status kvs_options_get_u64(const kvs_options *options, int32_t id, u
  *            option cannot work, or the path is empty; KVS_ERR_PERMISSION; KVS_ERR_NO_SPACE;
  *            KVS_ERR_IO; KVS_ERR_THREAD; KVS_ERR_NOT_UTF8; KVS_ERR_NULL.
  * Threads:   any.
- * Cost:      reads the whole store; an index of about 14 bytes for each key stays in memory.
+ * Cost:      milliseconds after a clean close, however many keys there are; after a crash the
+ *            newest files are read. The index, about 14 bytes for each key, comes into memory
+ *            piece by piece, with the calls that need it and in the background.
  *
  * # Safety
  *
@@ -948,6 +987,13 @@ KVS_API void kvs_store_free(kvs_store *store);
 /**
  * Looks up the value of a key.
  *
+ * Example:
+ *
+ *   kvs_buf *value = NULL;
+ *   if (kvs_get(store, "no", 2, &value) == KVS_OK)
+ *       fwrite(kvs_buf_data(value), 1, kvs_buf_len(value), stdout);
+ *   kvs_buf_free(value);
+ *
  * Ownership: *value is yours; give it to kvs_buf_free. It stays as it is, whatever happens to the
  *            key or the store. NULL is stored unless the result is KVS_OK.
  * Returns:   KVS_OK; KVS_NOT_FOUND; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
@@ -970,6 +1016,16 @@ kvs_status kvs_get(kvs_store *store,
  * Copies the value of a key into memory of yours: dst has room for capacity bytes.
  *
  * *value_len is the length of the value with KVS_OK and with KVS_TOO_SMALL, else 0.
+ *
+ * Example:
+ *
+ *   char value[100];
+ *   size_t len;
+ *   kvs_status status = kvs_get_into(store, "no", 2, value, sizeof value, &len);
+ *   if (status == KVS_OK)
+ *       printf("%.*s\n", (int)len, value);
+ *   else if (status == KVS_TOO_SMALL)
+ *       printf("%lu bytes\n", (unsigned long)len);
  *
  * Returns: KVS_OK; KVS_NOT_FOUND; KVS_TOO_SMALL: nothing was copied, call again with *value_len
  *          bytes of room; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
@@ -1013,8 +1069,9 @@ KVS_API KVS_MUST_USE kvs_status kvs_contains(kvs_store *store, const void *key, 
  *          KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: any.
- * Cost:    one write to the file, shared with those who write at the same time; with
- *          KVS_DURABILITY_SYNC a sync, shared too.
+ * Cost:    a copy, and a write to the file for many calls together; with KVS_WRITE_MODE_DIRECT a
+ *          write to the file, and with KVS_DURABILITY_SYNC a sync too, both shared with those who
+ *          write at the same time.
  *
  * # Safety
  *
@@ -1071,6 +1128,14 @@ kvs_status kvs_swap(kvs_store *store,
  * absent, in both places: expect it to insert what must not be there, desire it to remove.
  * Length 0 with another pointer is the empty value.
  *
+ * Example:
+ *
+ *   kvs_status status = kvs_compare_and_swap(store, "lock", 4, NULL, 0, "mine", 4, NULL);
+ *   if (status == KVS_OK)
+ *       puts("the lock was free, and is mine");
+ *   else if (status == KVS_MISMATCH)
+ *       puts("somebody has it");
+ *
  * Ownership: *actual is yours; give it to kvs_buf_free. With KVS_MISMATCH it is what the key is,
  *            NULL if absent; otherwise NULL is stored. actual may be NULL if you do not want to
  *            know.
@@ -1095,8 +1160,8 @@ kvs_status kvs_compare_and_swap(kvs_store *store,
                                 kvs_buf **actual);
 
 /**
- * Looks up many keys in one call, each by itself: writes may fall between. Made for languages in
- * which a call of C is dear; C itself gains nothing over kvs_get.
+ * Looks up many keys in one call, each by itself: writes may fall between. For languages in which
+ * a call of C is dear, and for many keys of a large store: the waits for memory are shared.
  *
  * packed_keys holds count keys, one after the other without padding: the length in 4 bytes,
  * least significant first, then the key. *packed_values holds as many values in their order: the
@@ -1195,7 +1260,7 @@ kvs_status kvs_set_expiry(kvs_store *store,
 
 /**
  * The bytes of a buffer. Not NULL for a buffer, also if it has no bytes; NULL for NULL. There is
- * no zero byte after the last one.
+ * no zero byte after the last one, and they begin at any address, aligned to nothing.
  *
  * Ownership: the buffer's; valid until kvs_buf_free, also after the key was overwritten or the
  *            store was closed and freed.
@@ -1254,8 +1319,7 @@ KVS_API void kvs_batch_free(kvs_batch *batch);
 
 /**
  * Adds to a batch: set a key to a value, which does not expire. A later write of the same key wins
- * over an earlier one.
- * On failure the batch is as it was.
+ * over an earlier one. On failure the batch is as it was.
  *
  * Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
  * Threads: promise 5.
@@ -1340,12 +1404,22 @@ KVS_API void kvs_batch_clear(kvs_batch *batch);
  *
  * flags is 0 or KVS_WRITE_SYNC.
  *
+ * Example:
+ *
+ *   kvs_batch *batch = kvs_batch_new();
+ *   if (kvs_batch_set(batch, "to", 2, "110", 3) < 0 ||
+ *       kvs_batch_set(batch, "from", 4, "90", 2) < 0 ||
+ *       kvs_batch_remove(batch, "pending", 7) < 0 ||
+ *       kvs_write(store, batch, KVS_WRITE_SYNC) < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   kvs_batch_free(batch);
+ *
  * Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
  *          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags, or an expiry and an engine
  *          without; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
  *          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing of the batch is applied then.
  * Threads: any for the store, promise 5 for the batch.
- * Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
+ * Cost:    that of kvs_set, once for all of it; with KVS_WRITE_SYNC one sync.
  *
  * # Safety
  *
@@ -1433,6 +1507,19 @@ kvs_status kvs_scan_unordered(kvs_store *store,
  * Goes on to the next record of a scan and stores where it is. The pointers are not NULL with
  * KVS_OK, also to nothing; otherwise NULL and 0 are stored.
  *
+ * Example:
+ *
+ *   kvs_iter *iter = NULL;
+ *   const void *key, *value;
+ *   size_t key_len, value_len;
+ *   kvs_status status = kvs_scan_prefix(store, "user:", 5, 0, &iter);
+ *   if (status == KVS_OK)
+ *       while ((status = kvs_iter_next(iter, &key, &key_len, &value, &value_len)) == KVS_OK)
+ *           printf("%.*s\n", (int)key_len, (const char *)key);
+ *   if (status < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   kvs_iter_free(iter);
+ *
  * Ownership: the iterator's: the bytes are valid until its next call or kvs_iter_free, also after
  *            the store was closed and freed.
  * Returns:   KVS_OK; KVS_END: there are no more, and never will be for this iterator;
@@ -1457,8 +1544,9 @@ kvs_status kvs_iter_next(kvs_iter *iter,
 
 /**
  * Goes on to the next records of a scan, as many as fit, and copies them into memory of yours: dst
- * has room for capacity bytes. Made for languages in which a call of C is dear. It may be mixed
- * with kvs_iter_next: no record is lost, and none comes twice.
+ * has room for capacity bytes. For languages in which a call of C is dear, and for programs that
+ * copy what they read. It may be mixed with kvs_iter_next: no record is lost, and none comes
+ * twice.
  *
  * Records lie one after the other without padding. Each length has 4 bytes, least significant
  * first, on every machine. No record is ever split.
@@ -1469,6 +1557,23 @@ kvs_status kvs_iter_next(kvs_iter *iter,
  * *used is the number of bytes of dst that hold records and *count the number of records, with
  * KVS_OK at least 1. *needed is the size of the record that does not fit, with KVS_TOO_SMALL.
  * Otherwise they are 0; what dst holds behind *used is not said.
+ *
+ * Example:
+ *
+ *   static unsigned char block[65536];
+ *   size_t used, count, needed;
+ *   kvs_iter *iter = NULL;
+ *   if (kvs_scan_unordered(store, 0, &iter) == KVS_OK)
+ *       while (kvs_iter_next_many(iter, block, sizeof block, &used, &count, &needed) == KVS_OK) {
+ *           const unsigned char *at = block;
+ *           while (at < block + used) {
+ *               size_t key_len = at[0] | at[1] << 8 | at[2] << 16 | (size_t)at[3] << 24;
+ *               size_t value_len = at[4] | at[5] << 8 | at[6] << 16 | (size_t)at[7] << 24;
+ *               printf("%.*s\n", (int)key_len, (const char *)at + 8);
+ *               at += 8 + key_len + value_len;
+ *           }
+ *       }
+ *   kvs_iter_free(iter);
  *
  * Returns: KVS_OK; KVS_END; KVS_TOO_SMALL: not even the next record fits, so call again with
  *          *needed bytes of room; otherwise as kvs_iter_next. A failure behind records that were
@@ -1627,8 +1732,11 @@ KVS_API KVS_MUST_USE kvs_status kvs_verify_json(kvs_store *store, kvs_buf **repo
  * sizeof(kvs_stats), so that a program and a library of different versions understand each other:
  * of a structure longer than the library's the rest is 0, of a shorter one the rest is left out.
  *
+ * Example:
+ *
  *   kvs_stats stats;
- *   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
+ *   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK)
+ *       printf("%lu keys\n", (unsigned long)stats.key_count);
  *
  * Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has none; KVS_ERR_CLOSED; KVS_ERR_FORKED;
  *          KVS_ERR_NULL; KVS_ERR_INVALID. All bytes of the structure are 0 unless KVS_OK.
@@ -1669,6 +1777,16 @@ KVS_API KVS_MUST_USE kvs_status kvs_stats_json(kvs_store *store, kvs_buf **json)
  * no authentication, so a loopback address is the safe choice. With KVS_OPT_SERVER_LISTEN_FD the
  * address may be anything but NULL. options may be NULL for the defaults; those that are for
  * stores are not looked at.
+ *
+ * Example:
+ *
+ *   kvs_server *server = NULL;
+ *   uint16_t port = 0;
+ *   if (kvs_server_start(store, "127.0.0.1:0", NULL, &server) < 0)
+ *       fprintf(stderr, "%s\n", kvs_last_error());
+ *   else if (kvs_server_port(server, &port) == KVS_OK)
+ *       printf("kvs-client --addr 127.0.0.1:%u get no\n", (unsigned)port);
+ *   kvs_server_free(server);
  *
  * Ownership: *server is yours; give it to kvs_server_free. It may outlive the store's handle. NULL
  *            is stored on failure.

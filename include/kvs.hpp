@@ -1,5 +1,6 @@
 /*
  * kvs: an embeddable key-value store, for C++17. A thin layer over kvs.h, all of it in this file.
+ * Example:
  *
  *     kvs::store store("cities");
  *     store.set("no", "Oslo");
@@ -129,8 +130,9 @@ private:
     detail::owned<kvs_batch, kvs_batch_free> inner_;
 };
 
-/* A scan under way: a range that can be gone through once. The views that it gives are good until
- * the next record is asked for. */
+/* A scan under way: a range that can be gone through once (in C++20 a std::ranges::input_range). The
+ * views that it gives are good until the next record is asked for. A failure on the way is thrown
+ * where the next record is asked for, by begin() or ++. */
 class scan {
 public:
     using record = std::pair<std::string_view, std::string_view>;

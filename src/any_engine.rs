@@ -165,6 +165,14 @@ impl KvsEngine for AnyEngine {
         on_engine!(self, engine => engine.get_many(keys))
     }
 
+    fn get_many_with(
+        &self,
+        keys: &[&[u8]],
+        read: &mut dyn FnMut(Option<&[u8]>) -> bool,
+    ) -> Result<bool> {
+        on_engine!(self, engine => engine.get_many_with(keys, read))
+    }
+
     fn remove_bytes(&self, key: &[u8]) -> Result<()> {
         on_engine!(self, engine => engine.remove_bytes(key))
     }

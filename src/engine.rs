@@ -334,6 +334,29 @@ pub trait KvsEngine: Clone + Send + Sync + 'static {
         keys.iter().map(|key| self.get_bytes(key)).collect()
     }
 
+    /// Calls `read` with the value of each of `keys`, in their order, `None` for an absent one,
+    /// until it returns false. Each key is read by itself: writes may fall between. For many keys
+    /// this waits for memory less often than [`KvsEngine::get_with`] for each.
+    ///
+    /// Returns what `read` returned last; true if there are no keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`KvsEngine::get_with`], for the first key that cannot be read.
+    fn get_many_with(
+        &self,
+        keys: &[&[u8]],
+        read: &mut dyn FnMut(Option<&[u8]>) -> bool,
+    ) -> Result<bool> {
+        for key in keys {
+            let goes_on = self.get_with(key, |value| read(Some(value)))?;
+            if !goes_on.unwrap_or_else(|| read(None)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether `key` is there. Its value is not returned, and may not be read.
     ///
     /// # Errors

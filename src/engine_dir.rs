@@ -10,9 +10,8 @@
 //! opened, locked or read here, so the answer is that of one moment; any thread may ask. Whether
 //! the store is sound is the engine's business.
 
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 
-#[cfg(any(test, feature = "sled"))]
 use crate::error::{KvsError, Result};
 
 /// The name of our own engine.
@@ -28,6 +27,15 @@ pub(crate) fn engine_in(dir: &Path) -> Option<&'static str> {
         return Some(KVS);
     }
     ["db", "conf"].iter().all(|name| dir.join(name).is_file()).then_some(SLED)
+}
+
+/// `dir` whatever the current directory of the process is later: a store goes on making files, and
+/// a program may go elsewhere, as every daemon does.
+pub(crate) fn for_good(dir: PathBuf) -> Result<PathBuf> {
+    if dir.is_absolute() {
+        return Ok(dir);
+    }
+    path::absolute(&dir).map_err(|error| KvsError::io("find", &dir, error))
 }
 
 /// Refuses a path that leads to anything but a directory. A missing one passes: an engine makes it.
@@ -65,6 +73,16 @@ mod tests {
             }
             assert_eq!(engine_in(dir.path()), expected, "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_is_meant_from_where_the_process_is_now() {
+        let here = std::env::current_dir().unwrap();
+        for (given, meant) in [("a/b", here.join("a/b")), (".", here), ("/a//b", "/a//b".into())] {
+            assert_eq!(for_good(given.into()).unwrap(), meant, "{given}");
+        }
+        let refused = for_good(PathBuf::new());
+        assert!(matches!(refused, Err(KvsError::Io { .. })), "{refused:?}");
     }
 
     #[test]

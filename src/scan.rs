@@ -172,24 +172,21 @@ pub(crate) trait Source: Send {
     /// The next entry; `None` at the end.
     fn next(&mut self) -> Option<Result<Entry>>;
 
-    /// Shows the next entry to `take`, which copies what it wants and says whether it did: for who
-    /// copies anyway, and need not make each key and value last. What was not taken is returned.
-    fn offer(&mut self, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Option<Result<Offered>> {
-        Some(self.next()?.map(|entry| Offered::of(entry, take)))
+    /// Shows entries to `take`, one after the other, until it says that it did not take one, which
+    /// is returned; `None` at the end. For who copies what it takes, and need not make each key and
+    /// value last.
+    fn offer(&mut self, take: &mut Take<'_>) -> Option<Result<Entry>> {
+        loop {
+            match self.next()? {
+                Ok((key, value)) if take(&key, &value) => {}
+                left => return Some(left),
+            }
+        }
     }
 }
 
-/// What came of an offer.
-pub(crate) enum Offered {
-    Taken,
-    Left(Entry),
-}
-
-impl Offered {
-    fn of((key, value): Entry, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Self {
-        if take(&key, &value) { Self::Taken } else { Self::Left((key, value)) }
-    }
-}
+/// Takes a key and its value, or says that it does not.
+pub(crate) type Take<'a> = dyn FnMut(&[u8], &[u8]) -> bool + 'a;
 
 impl Entries {
     /// Entries that `inner` finds, for an engine to hand out. After [`KvsError::Closed`] or the
@@ -212,17 +209,14 @@ impl Entries {
         Self::of(ByKey { store, keys, keys_only })
     }
 
-    /// As `next`, and see [`Source::offer`].
-    pub(crate) fn offer(
-        &mut self,
-        take: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Option<Result<Offered>> {
+    /// As `next`, of the first entry that `take` does not take: see [`Source::offer`].
+    pub(crate) fn offer(&mut self, take: &mut Take<'_>) -> Option<Result<Entry>> {
         if self.ended {
             return None;
         }
-        let offered = self.source.offer(take);
-        self.ended = matches!(offered, None | Some(Err(KvsError::Closed)));
-        offered
+        let left = self.source.offer(take);
+        self.ended = matches!(left, None | Some(Err(KvsError::Closed)));
+        left
     }
 }
 
@@ -274,25 +268,25 @@ impl<E: KvsEngine, I: Iterator<Item = Result<Vec<u8>>> + Send> Source for ByKey<
         }
     }
 
-    fn offer(&mut self, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Option<Result<Offered>> {
-        if self.keys_only {
-            return Some(self.next()?.map(|entry| Offered::of(entry, take)));
-        }
+    fn offer(&mut self, take: &mut Take<'_>) -> Option<Result<Entry>> {
         loop {
             let taken = self.keys.next()?.and_then(|key| {
-                let taken = self.store.get_with(&key, |value| take(&key, value))?;
+                let taken = if self.keys_only {
+                    self.store.contains(&key)?.then(|| take(&key, &[]))
+                } else {
+                    self.store.get_with(&key, |value| take(&key, value))?
+                };
                 Ok((taken, key))
             });
             let key = match taken {
-                Ok((None, _)) => continue,
-                Ok((Some(true), _)) => return Some(Ok(Offered::Taken)),
+                Ok((None | Some(true), _)) => continue,
                 Ok((Some(false), key)) => key,
                 Err(error) => return Some(Err(error)),
             };
             // Looked up once more, to make it last; it may be gone by now.
-            match self.store.get_bytes(&key) {
+            match self.value_of(&key) {
                 Ok(None) => {}
-                Ok(Some(value)) => return Some(Ok(Offered::Left((key, value)))),
+                Ok(Some(value)) => return Some(Ok((key, value))),
                 Err(error) => return Some(Err(error)),
             }
         }

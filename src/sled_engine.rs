@@ -129,7 +129,7 @@ impl SledKvsEngine {
             let what = "opening for reading only";
             return Err(KvsError::Unsupported { engine: SLED, what });
         }
-        let dir = dir.into();
+        let dir = engine_dir::for_good(dir.into())?;
         check_dir(&dir, &options)?;
         let db = open_db(&dir, &options)?;
         let mut key_count = 0;

@@ -72,6 +72,7 @@ pub use stats::{Progress, SegmentStats, Stats};
 pub use verify::{Damage, VerifyReport};
 
 use crate::engine::{self, Expiry, KvsEngine, Update};
+use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::options::{
     BATCH_BYTES_MAX, Durability, KEY_LEN_MAX, Options, WriteOptions, check_key, check_value,
@@ -210,10 +211,11 @@ impl KvStore {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        Self::open_on(&disk, dir.into(), options, progress)
+        Self::open_on(&disk, engine_dir::for_good(dir.into())?, options, progress)
     }
 
-    /// The directory, as it was given.
+    /// The directory: as it was given, or, if that depends on the current directory of the process,
+    /// what it was when the store was opened.
     pub fn path(&self) -> &Path {
         &self.core.dir
     }
@@ -251,6 +253,23 @@ impl KvsEngine for KvStore {
             }
         }
         Ok(found)
+    }
+
+    fn get_many_with(
+        &self,
+        keys: &[&[u8]],
+        read: &mut dyn FnMut(Option<&[u8]>) -> bool,
+    ) -> Result<bool> {
+        for some in keys.chunks(PREFETCH_KEYS) {
+            self.core.prefetch(some.iter().copied());
+            for key in some {
+                let goes_on = self.get_with(key, |value| read(Some(value)))?;
+                if !goes_on.unwrap_or_else(|| read(None)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn contains(&self, key: &[u8]) -> Result<bool> {

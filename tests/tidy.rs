@@ -55,6 +55,8 @@ rules! {
     the_map_shows_every_room,
     tests_that_are_named_are_there,
     every_c_function_is_tested_and_bound,
+    c_functions_catch_panics,
+    every_option_is_one_of_c,
     every_limit_has_a_test,
 }
 
@@ -208,6 +210,35 @@ const PLANTED: &[Planted] = &[
     ),
     ("every_c_function_is_tested_and_bound", &[("include/kvs.h", "")], "include/kvs.h:1"),
     ("every_c_function_is_tested_and_bound", &[], "include/kvs.h:1"),
+    (
+        "c_functions_catch_panics",
+        &[(
+            "src/ffi/a.rs",
+            "pub extern \"C\" fn kvs_a() {\n    boundary(|| f());\n}\n\
+             pub extern \"C\" fn kvs_b() {\n    boundary(|| f());\n    f();\n}\n",
+        )],
+        "src/ffi/a.rs:4",
+    ),
+    (
+        "c_functions_catch_panics",
+        &[(
+            "src/ffi/a.rs",
+            "unsafe fn help() -> S {\n    boundary(|| f())\n}\n\
+             pub extern \"C\" fn kvs_a() -> S {\n    unsafe { help() }\n}\n\
+             pub extern \"C\" fn kvs_b() -> S {\n    let a = g();\n    boundary_or(0, || f(a))\n\
+             }\n",
+        )],
+        "src/ffi/a.rs:7",
+    ),
+    (
+        "every_option_is_one_of_c",
+        &[
+            ("src/options.rs", "pub fn a(mut self) {}\npub fn wait(mut self) {}"),
+            ("src/server/limits.rs", "pub fn a(mut self) {}\npub fn drain_timeout(mut self) {}"),
+            ("include/kvs.h", "#define KVS_OPT_A 1\n#define KVS_OPT_WAIT_MS 2"),
+        ],
+        "src/server/limits.rs:1",
+    ),
     (
         "every_limit_has_a_test",
         &[

@@ -49,8 +49,7 @@ pub unsafe extern "C" fn kvs_batch_free(batch: *mut kvs_batch) {
 }
 
 /// Adds to a batch: set a key to a value, which does not expire. A later write of the same key wins
-/// over an earlier one.
-/// On failure the batch is as it was.
+/// over an earlier one. On failure the batch is as it was.
 ///
 /// Returns: KVS_OK; KVS_ERR_KEY_TOO_LONG; KVS_ERR_VALUE_TOO_LONG; KVS_ERR_NULL; KVS_ERR_INVALID.
 /// Threads: promise 5.
@@ -189,12 +188,22 @@ pub unsafe extern "C" fn kvs_batch_clear(batch: *mut kvs_batch) {
 ///
 /// flags is 0 or KVS_WRITE_SYNC.
 ///
+/// Example:
+///
+///   kvs_batch *batch = kvs_batch_new();
+///   if (kvs_batch_set(batch, "to", 2, "110", 3) < 0 ||
+///       kvs_batch_set(batch, "from", 4, "90", 2) < 0 ||
+///       kvs_batch_remove(batch, "pending", 7) < 0 ||
+///       kvs_write(store, batch, KVS_WRITE_SYNC) < 0)
+///       fprintf(stderr, "%s\n", kvs_last_error());
+///   kvs_batch_free(batch);
+///
 /// Returns: KVS_OK; KVS_ERR_BATCH_TOO_LONG: it takes more than 96 MiB, its longest write not
 ///          counted, so split it; KVS_ERR_UNSUPPORTED: unknown flags, or an expiry and an engine
 ///          without; KVS_ERR_READ_ONLY; KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED;
 ///          KVS_ERR_CLOSED; KVS_ERR_FORKED; KVS_ERR_NULL. Nothing of the batch is applied then.
 /// Threads: any for the store, promise 5 for the batch.
-/// Cost:    one write to the file for all of it; with KVS_WRITE_SYNC one sync.
+/// Cost:    that of kvs_set, once for all of it; with KVS_WRITE_SYNC one sync.
 ///
 /// # Safety
 ///

@@ -40,7 +40,7 @@ unsafe fn ask<R: Copy>(buf: *const kvs_buf, otherwise: R, of: impl FnOnce(&Value
 }
 
 /// The bytes of a buffer. Not NULL for a buffer, also if it has no bytes; NULL for NULL. There is
-/// no zero byte after the last one.
+/// no zero byte after the last one, and they begin at any address, aligned to nothing.
 ///
 /// Ownership: the buffer's; valid until kvs_buf_free, also after the key was overwritten or the
 ///            store was closed and freed.

@@ -14,6 +14,13 @@ use crate::value::Value;
 
 /// Looks up the value of a key.
 ///
+/// Example:
+///
+///   kvs_buf *value = NULL;
+///   if (kvs_get(store, "no", 2, &value) == KVS_OK)
+///       fwrite(kvs_buf_data(value), 1, kvs_buf_len(value), stdout);
+///   kvs_buf_free(value);
+///
 /// Ownership: *value is yours; give it to kvs_buf_free. It stays as it is, whatever happens to the
 ///            key or the store. NULL is stored unless the result is KVS_OK.
 /// Returns:   KVS_OK; KVS_NOT_FOUND; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
@@ -47,6 +54,16 @@ pub unsafe extern "C" fn kvs_get(
 /// Copies the value of a key into memory of yours: dst has room for capacity bytes.
 ///
 /// *value_len is the length of the value with KVS_OK and with KVS_TOO_SMALL, else 0.
+///
+/// Example:
+///
+///   char value[100];
+///   size_t len;
+///   kvs_status status = kvs_get_into(store, "no", 2, value, sizeof value, &len);
+///   if (status == KVS_OK)
+///       printf("%.*s\n", (int)len, value);
+///   else if (status == KVS_TOO_SMALL)
+///       printf("%lu bytes\n", (unsigned long)len);
 ///
 /// Returns: KVS_OK; KVS_NOT_FOUND; KVS_TOO_SMALL: nothing was copied, call again with *value_len
 ///          bytes of room; KVS_ERR_CORRUPT; KVS_ERR_IO; KVS_ERR_CLOSED; KVS_ERR_FORKED;
@@ -116,8 +133,9 @@ pub unsafe extern "C" fn kvs_contains(
 ///          KVS_ERR_NO_SPACE; KVS_ERR_IO; KVS_ERR_POISONED; KVS_ERR_CLOSED; KVS_ERR_FORKED;
 ///          KVS_ERR_NULL; KVS_ERR_INVALID.
 /// Threads: any.
-/// Cost:    one write to the file, shared with those who write at the same time; with
-///          KVS_DURABILITY_SYNC a sync, shared too.
+/// Cost:    a copy, and a write to the file for many calls together; with KVS_WRITE_MODE_DIRECT a
+///          write to the file, and with KVS_DURABILITY_SYNC a sync too, both shared with those who
+///          write at the same time.
 ///
 /// # Safety
 ///
@@ -204,6 +222,14 @@ pub unsafe extern "C" fn kvs_swap(
 /// absent, in both places: expect it to insert what must not be there, desire it to remove.
 /// Length 0 with another pointer is the empty value.
 ///
+/// Example:
+///
+///   kvs_status status = kvs_compare_and_swap(store, "lock", 4, NULL, 0, "mine", 4, NULL);
+///   if (status == KVS_OK)
+///       puts("the lock was free, and is mine");
+///   else if (status == KVS_MISMATCH)
+///       puts("somebody has it");
+///
 /// Ownership: *actual is yours; give it to kvs_buf_free. With KVS_MISMATCH it is what the key is,
 ///            NULL if absent; otherwise NULL is stored. actual may be NULL if you do not want to
 ///            know.
@@ -246,8 +272,8 @@ pub unsafe extern "C" fn kvs_compare_and_swap(
     })
 }
 
-/// Looks up many keys in one call, each by itself: writes may fall between. Made for languages in
-/// which a call of C is dear; C itself gains nothing over kvs_get.
+/// Looks up many keys in one call, each by itself: writes may fall between. For languages in which
+/// a call of C is dear, and for many keys of a large store: the waits for memory are shared.
 ///
 /// packed_keys holds count keys, one after the other without padding: the length in 4 bytes,
 /// least significant first, then the key. *packed_values holds as many values in their order: the
@@ -289,16 +315,17 @@ pub unsafe extern "C" fn kvs_get_many(
         })?;
         let found = store.read(|engine| {
             let mut values = packed::Values::new(KVS_VALUE_LEN_MAX);
-            for key in keys {
-                let fits = engine.get_with(key, |value| values.add(value))?;
-                if !fits.unwrap_or_else(|| values.add_absent()) {
-                    return Err(Failure::Invalid {
-                        argument: "count",
-                        must: "smaller: these values together are longer than KVS_VALUE_LEN_MAX",
-                    });
-                }
+            let mut add = |value: Option<&[u8]>| match value {
+                Some(value) => values.add(value),
+                None => values.add_absent(),
+            };
+            if engine.get_many_with(&keys, &mut add)? {
+                return Ok(values.into_bytes());
             }
-            Ok(values.into_bytes())
+            Err(Failure::Invalid {
+                argument: "count",
+                must: "smaller: these values together are longer than KVS_VALUE_LEN_MAX",
+            })
         })?;
         *packed_values = kvs_buf::give(Some(Value::from(found)));
         Ok(KVS_OK)

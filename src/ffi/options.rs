@@ -23,67 +23,83 @@ pub const KVS_VALUE_LEN_MAX: u32 = 1_073_741_824;
 
 /// Text: the engine, "kvs" or "sled". Default: what the directory holds, else "kvs".
 pub const KVS_OPT_ENGINE: i32 = 1;
-/// Number: what a returned write survives, one of KVS_DURABILITY_*.
+/// Number: what a returned write survives, one of KVS_DURABILITY_*. Default:
+/// KVS_DURABILITY_INTERVAL.
 pub const KVS_OPT_DURABILITY: i32 = 2;
-/// Number: milliseconds between syncs with KVS_DURABILITY_INTERVAL. At least 1.
+/// Number: milliseconds between syncs with KVS_DURABILITY_INTERVAL: 1 to 4294967295.
+/// Default: 500.
 pub const KVS_OPT_SYNC_INTERVAL_MS: i32 = 3;
-/// Number: how records are read, one of KVS_READ_*.
+/// Number: how records are read, one of KVS_READ_*. Default: KVS_READ_MAPPED.
 pub const KVS_OPT_READ_MODE: i32 = 4;
-/// Number: 1 creates a store where there is none, 0 says KVS_ERR_NO_STORE then.
+/// Switch: 1 creates a store where there is none, 0 says KVS_ERR_NO_STORE then. Default: 1.
 pub const KVS_OPT_CREATE: i32 = 5;
-/// Number: 1 says KVS_ERR_STORE_EXISTS where there is a store already, 0 opens it.
+/// Switch: 1 says KVS_ERR_STORE_EXISTS where there is a store already, 0 opens it. Default: 0.
 pub const KVS_OPT_EXCLUSIVE: i32 = 6;
-/// Number: milliseconds to wait for another opener to let go before KVS_ERR_LOCKED.
+/// Number: milliseconds to wait for another opener to let go before KVS_ERR_LOCKED:
+/// 0 to 4294967295. Default: 0.
 pub const KVS_OPT_LOCK_TIMEOUT_MS: i32 = 7;
-/// Number: smallest size at which a segment file is sealed, in bytes.
+/// Number: smallest size at which a segment file is sealed, in bytes: 0 to 134217728, and not
+/// above KVS_OPT_SEGMENT_BYTES_MAX. Default: 4194304.
 pub const KVS_OPT_SEGMENT_BYTES_MIN: i32 = 8;
-/// Number: largest size of a segment file, in bytes: 4096 to 134217728. A larger record has a
-/// segment of its own.
+/// Number: largest size of a segment file, in bytes: 4096 to 134217728, and not below
+/// KVS_OPT_SEGMENT_BYTES_MIN. A larger record has a segment of its own. Default: 134217728.
 pub const KVS_OPT_SEGMENT_BYTES_MAX: i32 = 9;
-/// Number: 1 gives dead space back in the background, 0 only in kvs_compact.
+/// Switch: 1 gives dead space back in the background, 0 only in kvs_compact. Default: 1.
 pub const KVS_OPT_AUTO_COMPACTION: i32 = 10;
-/// Number: most bytes that background compaction copies per second; 0 sets no limit.
+/// Number: most bytes that background compaction copies per second: 0 to 18446744073709551615,
+/// where 0 sets no limit. Default: 0.
 pub const KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX: i32 = 11;
-/// Number: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
-/// for it.
+/// Switch: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks
+/// for it. Default: 0.
 pub const KVS_OPT_ORDERED: i32 = 12;
-/// Number: 1 opens for reading only, a view of the moment of the open, beside a process that may
+/// Switch: 1 opens for reading only, a view of the moment of the open, beside a process that may
 /// have the store open for writing: nothing is locked or written, writes say KVS_ERR_READ_ONLY, and
-/// kvs_refresh shows what has been written since. 0 opens for reading and writing.
+/// kvs_refresh shows what has been written since. 0 opens for reading and writing. Default: 0.
 pub const KVS_OPT_READ_ONLY: i32 = 13;
 /// Number: from how much of it being dead on a segment file is compacted in the background, in
 /// percent: 10 to 90. Less saves space and copies more: files take up to 100 / (100 - this) times
-/// the live bytes.
+/// the live bytes. Default: 50.
 pub const KVS_OPT_COMPACTION_DEAD_PERCENT_MIN: i32 = 14;
-/// Number: what stands between a write and its file, one of KVS_WRITE_MODE_*.
+/// Number: what stands between a write and its file, one of KVS_WRITE_MODE_*. Default:
+/// KVS_WRITE_MODE_TAIL.
 pub const KVS_OPT_WRITE_MODE: i32 = 15;
 
 /// Text: the server's thread pool, "shared-queue", "rayon" or "naive" (a thread per job).
 /// Default: "shared-queue".
 pub const KVS_OPT_SERVER_POOL: i32 = 1000;
-/// Number: threads of the server's pool; 0 takes one per processor.
+/// Number: threads of the server's pool: 0 to 1024, where 0 takes one per processor. Default: 0.
 pub const KVS_OPT_SERVER_THREADS: i32 = 1001;
-/// Number: most connections at a time; further clients get an error and are cut off.
+/// Number: most connections at a time: 1 to 4294967295; further clients get an error and are cut
+/// off. Default: 1024.
 pub const KVS_OPT_SERVER_CONNECTIONS_MAX: i32 = 1002;
 /// Number: a descriptor that listens already, such as one from a service manager, to be used
 /// instead of the address. It must be open when kvs_server_start is called, which duplicates it
-/// and makes it non-blocking; yours stays yours. KVS_NO_FD, the default, uses the address.
+/// and makes it non-blocking; yours stays yours. Default: KVS_NO_FD, which uses the address.
 pub const KVS_OPT_SERVER_LISTEN_FD: i32 = 1003;
-/// Number: longest request of a client, in bytes: 1 to 1073741824.
+/// Number: longest request of a client, in bytes: 1 to 1073741824. Default: 67108864.
 pub const KVS_OPT_SERVER_REQUEST_BYTES_MAX: i32 = 1004;
-/// Number: bytes of replies that wait for a client before its requests do.
+/// Number: bytes of replies that wait for a client before its requests do: 1 to 4294967295.
+/// Default: 1048576.
 pub const KVS_OPT_SERVER_OUTPUT_BYTES_MAX: i32 = 1005;
-/// Number: milliseconds that a new client has to say something.
+/// Number: milliseconds that a new client has to say something: 1 to 4294967295. Default: 30000.
 pub const KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS: i32 = 1006;
-/// Number: milliseconds that a request may take from its first byte to its last.
+/// Number: milliseconds that a request may take from its first byte to its last:
+/// 1 to 4294967295. Default: 30000.
 pub const KVS_OPT_SERVER_REQUEST_TIMEOUT_MS: i32 = 1007;
-/// Number: milliseconds that a client may leave its replies unread.
+/// Number: milliseconds that a client may leave its replies unread: 1 to 4294967295.
+/// Default: 60000.
 pub const KVS_OPT_SERVER_STALL_TIMEOUT_MS: i32 = 1008;
-/// Number: milliseconds that a client has to take its last replies when it is cut off.
+/// Number: milliseconds that a client has to take its last replies when it is cut off:
+/// 1 to 4294967295. Default: 5000.
 pub const KVS_OPT_SERVER_LINGER_TIMEOUT_MS: i32 = 1009;
-/// Number: milliseconds of silence after which the system asks whether a client is still there; at
-/// least 1000.
+/// Number: milliseconds of silence after which the system asks whether a client is still there:
+/// 1000 to 4294967295. Default: 30000.
 pub const KVS_OPT_SERVER_KEEPALIVE_TIME_MS: i32 = 1010;
+/// Number: bytes of requests that have arrived in part, of all clients together, above which
+/// whoever adds to them gets an error and is cut off: 0 to 4294967295. It counts as
+/// KVS_OPT_SERVER_REQUEST_BYTES_MAX at least, and small requests are taken in any case.
+/// Default: 268435456.
+pub const KVS_OPT_SERVER_UNFINISHED_BYTES_MAX: i32 = 1011;
 
 /// A returned write survives the death of the process (kill -9). When power fails, what the
 /// operating system had not written yet is lost.
@@ -127,7 +143,7 @@ const WRITE_MODE: &str = "a KVS_WRITE_MODE_*";
 const SWITCH: &str = "0 or 1";
 const COUNT: &str = "at most 4294967295";
 
-const NUMBERS: [Number; 24] = [
+const NUMBERS: [Number; 25] = [
     number(KVS_OPT_DURABILITY, "KVS_OPT_DURABILITY", 1, 2, DURABILITY),
     number(KVS_OPT_SYNC_INTERVAL_MS, "KVS_OPT_SYNC_INTERVAL_MS", 500, U32_MAX, COUNT),
     number(KVS_OPT_READ_MODE, "KVS_OPT_READ_MODE", 0, 1, READ_MODE),
@@ -203,6 +219,13 @@ const NUMBERS: [Number; 24] = [
         KVS_OPT_SERVER_KEEPALIVE_TIME_MS,
         "KVS_OPT_SERVER_KEEPALIVE_TIME_MS",
         30_000,
+        U32_MAX,
+        COUNT,
+    ),
+    number(
+        KVS_OPT_SERVER_UNFINISHED_BYTES_MAX,
+        "KVS_OPT_SERVER_UNFINISHED_BYTES_MAX",
+        256 << 20,
         U32_MAX,
         COUNT,
     ),
@@ -319,6 +342,7 @@ impl kvs_options {
         Ok(ServerOptions::new()
             .connections_max(self.size(KVS_OPT_SERVER_CONNECTIONS_MAX)?)
             .request_bytes_max(self.size(KVS_OPT_SERVER_REQUEST_BYTES_MAX)?)
+            .unfinished_bytes_max(self.size(KVS_OPT_SERVER_UNFINISHED_BYTES_MAX)?)
             .output_bytes_max(self.size(KVS_OPT_SERVER_OUTPUT_BYTES_MAX)?)
             .first_byte_timeout(self.milliseconds(KVS_OPT_SERVER_FIRST_BYTE_TIMEOUT_MS)?)
             .request_timeout(self.milliseconds(KVS_OPT_SERVER_REQUEST_TIMEOUT_MS)?)
@@ -358,6 +382,16 @@ fn not_a_text(id: i32) -> Failure {
 }
 
 /// Makes a set of options that holds the defaults.
+///
+/// Example:
+///
+///   kvs_store *durable = NULL;
+///   kvs_options *options = kvs_options_new();
+///   if (kvs_options_set_u64(options, KVS_OPT_DURABILITY, KVS_DURABILITY_SYNC) < 0 ||
+///       kvs_open("accounts", options, &durable) < 0)
+///       fprintf(stderr, "%s\n", kvs_last_error());
+///   kvs_options_free(options);
+///   kvs_store_free(durable);
 ///
 /// Ownership: yours; give it to kvs_options_free.
 /// Returns:   NULL only if a bug was caught; kvs_last_error names it.

@@ -23,7 +23,11 @@ pub(super) fn record_len(key: &[u8], value: &[u8]) -> usize {
 /// Puts a record into `room`, and returns true; or leaves it as it is and returns false if there is
 /// no room for the whole of it.
 pub(super) fn put_record(room: &mut Room, key: &[u8], value: &[u8]) -> bool {
-    room.put([&length(key), &length(value), key, value])
+    let mut header = [0; RECORD_HEADER_LEN];
+    let (key_len, value_len) = header.split_at_mut(4);
+    key_len.copy_from_slice(&length(key));
+    value_len.copy_from_slice(&length(value));
+    room.put([&header, key, value])
 }
 
 /// The `count` keys that are packed in `bytes`; `None` if it is not that.

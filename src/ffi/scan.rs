@@ -18,7 +18,7 @@ use super::store::kvs_store;
 use crate::any_engine::AnyEngine;
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
-use crate::scan::{Entries, Offered, Scan};
+use crate::scan::{Entries, Scan};
 use crate::value::Value;
 
 /// For scans: from the last key to the first.
@@ -104,23 +104,16 @@ impl kvs_iter {
         let keys_only = self.keys_only;
         let mut take =
             |key: &[u8], value: &[u8]| filled.take(room, key, if keys_only { &[] } else { value });
-        let left = loop {
-            match entries.offer(&mut take) {
-                Some(Ok(Offered::Taken)) => {}
-                Some(Ok(Offered::Left((key, _)))) if keys_only => {
-                    break Some(Ok((key, Value::default())));
-                }
-                Some(Ok(Offered::Left(entry))) => break Some(Ok(entry)),
-                Some(Err(error)) => break Some(Err(error)),
-                None => break None,
-            }
-        };
+        let left = entries.offer(&mut take);
         self.entries = Some(entries);
         self.closed = matches!(left, Some(Err(KvsError::Closed)));
         match left {
             // What was packed is handed out first.
             Some(Err(error)) if filled.count == 0 => return Err(error.into()),
             None if filled.count == 0 => filled.status = KVS_END,
+            left if keys_only => {
+                self.pending = left.map(|left| left.map(|(key, _)| (key, Value::default())));
+            }
             left => self.pending = left,
         }
         Ok(filled)
@@ -141,6 +134,8 @@ impl Filled {
         let len = packed::record_len(key, value);
         let fits = packed::put_record(room, key, value);
         if fits {
+            // An earlier one that did not fit has gone meanwhile.
+            (self.status, self.needed) = (KVS_OK, 0);
             self.used += len;
             self.count += 1;
         } else if self.count == 0 {
@@ -293,6 +288,19 @@ pub unsafe extern "C" fn kvs_scan_unordered(
 /// Goes on to the next record of a scan and stores where it is. The pointers are not NULL with
 /// KVS_OK, also to nothing; otherwise NULL and 0 are stored.
 ///
+/// Example:
+///
+///   kvs_iter *iter = NULL;
+///   const void *key, *value;
+///   size_t key_len, value_len;
+///   kvs_status status = kvs_scan_prefix(store, "user:", 5, 0, &iter);
+///   if (status == KVS_OK)
+///       while ((status = kvs_iter_next(iter, &key, &key_len, &value, &value_len)) == KVS_OK)
+///           printf("%.*s\n", (int)key_len, (const char *)key);
+///   if (status < 0)
+///       fprintf(stderr, "%s\n", kvs_last_error());
+///   kvs_iter_free(iter);
+///
 /// Ownership: the iterator's: the bytes are valid until its next call or kvs_iter_free, also after
 ///            the store was closed and freed.
 /// Returns:   KVS_OK; KVS_END: there are no more, and never will be for this iterator;
@@ -337,8 +345,9 @@ pub unsafe extern "C" fn kvs_iter_next(
 }
 
 /// Goes on to the next records of a scan, as many as fit, and copies them into memory of yours: dst
-/// has room for capacity bytes. Made for languages in which a call of C is dear. It may be mixed
-/// with kvs_iter_next: no record is lost, and none comes twice.
+/// has room for capacity bytes. For languages in which a call of C is dear, and for programs that
+/// copy what they read. It may be mixed with kvs_iter_next: no record is lost, and none comes
+/// twice.
 ///
 /// Records lie one after the other without padding. Each length has 4 bytes, least significant
 /// first, on every machine. No record is ever split.
@@ -349,6 +358,23 @@ pub unsafe extern "C" fn kvs_iter_next(
 /// *used is the number of bytes of dst that hold records and *count the number of records, with
 /// KVS_OK at least 1. *needed is the size of the record that does not fit, with KVS_TOO_SMALL.
 /// Otherwise they are 0; what dst holds behind *used is not said.
+///
+/// Example:
+///
+///   static unsigned char block[65536];
+///   size_t used, count, needed;
+///   kvs_iter *iter = NULL;
+///   if (kvs_scan_unordered(store, 0, &iter) == KVS_OK)
+///       while (kvs_iter_next_many(iter, block, sizeof block, &used, &count, &needed) == KVS_OK) {
+///           const unsigned char *at = block;
+///           while (at < block + used) {
+///               size_t key_len = at[0] | at[1] << 8 | at[2] << 16 | (size_t)at[3] << 24;
+///               size_t value_len = at[4] | at[5] << 8 | at[6] << 16 | (size_t)at[7] << 24;
+///               printf("%.*s\n", (int)key_len, (const char *)at + 8);
+///               at += 8 + key_len + value_len;
+///           }
+///       }
+///   kvs_iter_free(iter);
 ///
 /// Returns: KVS_OK; KVS_END; KVS_TOO_SMALL: not even the next record fits, so call again with
 ///          *needed bytes of room; otherwise as kvs_iter_next. A failure behind records that were

@@ -57,6 +57,16 @@ const _: () = {
 /// address may be anything but NULL. options may be NULL for the defaults; those that are for
 /// stores are not looked at.
 ///
+/// Example:
+///
+///   kvs_server *server = NULL;
+///   uint16_t port = 0;
+///   if (kvs_server_start(store, "127.0.0.1:0", NULL, &server) < 0)
+///       fprintf(stderr, "%s\n", kvs_last_error());
+///   else if (kvs_server_port(server, &port) == KVS_OK)
+///       printf("kvs-client --addr 127.0.0.1:%u get no\n", (unsigned)port);
+///   kvs_server_free(server);
+///
 /// Ownership: *server is yours; give it to kvs_server_free. It may outlive the store's handle. NULL
 ///            is stored on failure.
 /// Returns:   KVS_OK; KVS_ERR_NET: the address is no address or cannot be listened on;

@@ -29,7 +29,8 @@ pub struct kvs_stats {
     pub index_bytes: u64,
     /// Compactions since the store was opened.
     pub compaction_count: u64,
-    /// Groups of writes since the store was opened, each one write to the file.
+    /// Groups of writes since the store was opened: what was written at once, for all who wrote
+    /// at the same time.
     pub group_count: u64,
     /// Records written since the store was opened.
     pub record_count: u64,
@@ -121,8 +122,11 @@ impl kvs_stats {
 /// sizeof(kvs_stats), so that a program and a library of different versions understand each other:
 /// of a structure longer than the library's the rest is 0, of a shorter one the rest is left out.
 ///
+/// Example:
+///
 ///   kvs_stats stats;
-///   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK) ...
+///   if (kvs_get_stats(store, &stats, sizeof stats) == KVS_OK)
+///       printf("%lu keys\n", (unsigned long)stats.key_count);
 ///
 /// Returns: KVS_OK; KVS_ERR_UNSUPPORTED: the engine has none; KVS_ERR_CLOSED; KVS_ERR_FORKED;
 ///          KVS_ERR_NULL; KVS_ERR_INVALID. All bytes of the structure are 0 unless KVS_OK.

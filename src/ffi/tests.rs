@@ -359,6 +359,40 @@ fn an_error_within_a_scan_comes_in_its_place() {
     unsafe { kvs_iter_free(iter) };
 }
 
+/// A record that does not fit is looked up once more, to be kept. If it has gone by then, the next
+/// one may fit, and the caller must not be told that there was no room.
+#[test]
+fn a_record_that_goes_when_it_does_not_fit_leaves_no_trace() {
+    struct Vanishing(bool);
+    impl crate::scan::Source for Vanishing {
+        fn next(&mut self) -> Option<crate::Result<crate::scan::Entry>> {
+            None
+        }
+        fn offer(
+            &mut self,
+            take: &mut crate::scan::Take<'_>,
+        ) -> Option<crate::Result<crate::scan::Entry>> {
+            if !std::mem::replace(&mut self.0, true) {
+                assert!(!take(b"too long", &[b'v'; 100]));
+                assert!(take(b"k", b"v"));
+            }
+            None
+        }
+    }
+    let iter = give(kvs_iter::new(crate::scan::Entries::of(Vanishing(false)), false));
+    let mut room = [0_u8; 64];
+    for expected in [(KVS_OK, 10, 1, 0), (KVS_END, 0, 0, 0)] {
+        let (mut used, mut count, mut needed) = (7, 7, 7);
+        let (dst, at) =
+            (room.as_mut_ptr().cast(), [&raw mut used, &raw mut count, &raw mut needed]);
+        // SAFETY: promises 1, 3, 4 and 5.
+        let status = unsafe { kvs_iter_next_many(iter, dst, 64, at[0], at[1], at[2]) };
+        assert_eq!((status, used, count, needed), expected);
+    }
+    // SAFETY: promises 1, 4 and 5.
+    unsafe { kvs_iter_free(iter) };
+}
+
 /// A handle that panicked takes no batch either.
 #[test]
 fn a_poisoned_handle_refuses_every_way_to_write() {

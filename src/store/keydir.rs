@@ -370,9 +370,20 @@ impl Keydir {
         let guard = pin();
         let (shard, _) = self.loaded(index, &guard)?;
         let _books = shard.books.lock();
-        // Relaxed: words change only under the lock.
-        let words = shard.table.load(&guard).words.iter().map(|word| word.load(Ordering::Relaxed));
-        locations.extend(words.filter(|word| *word > DELETED).map(Location::from_bits));
+        let words = &shard.table.load(&guard).words;
+        // Every word is put down, the next one over it if it was none, so that nothing depends on
+        // which of them are empty, which no processor can foresee.
+        let mut next = locations.len();
+        locations.resize(next + words.len(), Location::from_bits(0));
+        for word in words {
+            // Relaxed: words change only under the lock.
+            let word = word.load(Ordering::Relaxed);
+            if let Some(place) = locations.get_mut(next) {
+                *place = Location::from_bits(word);
+            }
+            next += usize::from(word > DELETED);
+        }
+        locations.truncate(next);
         meanwhile();
         Ok(())
     }

@@ -50,19 +50,14 @@ impl Core {
         }
     }
 
-    /// Begins to fetch what lookups of `keys` will read: first their slots of the index, then their
-    /// records. For several at once: one lookup by itself has nothing to do meanwhile.
+    /// As [`crate::store::segments::Segments::prefetch_all`].
     pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]> + Clone) {
-        let guard = pin();
-        keys.clone().for_each(|key| self.keydir.prefetch(self.keydir.hash(key)));
-        for key in keys {
-            let candidates = self.keydir.candidates(self.keydir.hash(key), &guard);
-            self.segments.prefetch(candidates.into_iter().flatten(), &guard);
-        }
+        self.segments.prefetch_all(&self.keydir, keys);
     }
 
     /// Whether a record that the keydir pointed at stands for a key that is there, in a store that
     /// is open.
+    #[inline]
     pub(super) fn shows(&self, record: &Record<'_>) -> Result<bool> {
         self.check_not_closed()?;
         self.is_there(record)

@@ -309,10 +309,20 @@ impl Segment {
         Unverified::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
     }
 
-    /// Begins to fetch the record at `offset`, if it is mapped.
+    /// Begins to fetch the beginning of the record at `offset`, if it is mapped: its header, and
+    /// mostly its key.
     #[inline]
     pub(crate) fn prefetch(&self, offset: u64) {
         self.log.mapped_from(offset).and_then(<[u8]>::first).map(prefetch);
+    }
+
+    /// As [`Segment::prefetch`], with as much behind it as a record of ordinary length has.
+    #[inline]
+    pub(crate) fn prefetch_all(&self, offset: u64) {
+        let Some(bytes) = self.log.mapped_from(offset) else { return };
+        for line in bytes.chunks(CACHE_LINE_LEN).take(PREFETCHED_LINES) {
+            line.first().map(prefetch);
+        }
     }
 
     #[cold]
@@ -572,6 +582,11 @@ impl SegmentWriter {
 pub(crate) fn capacity_for(len: usize) -> u64 {
     HEADER_LEN + u64::try_from(len + Footer::LEN).expect("a length fits 64 bits")
 }
+
+/// What a processor fetches at a time.
+const CACHE_LINE_LEN: usize = 64;
+/// What is fetched early of a record: a key of 16 bytes and a value of 100, and what is with them.
+const PREFETCHED_LINES: usize = 3;
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ use crate::error::{KvsError, Result};
 use crate::logger::Logger;
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
+use crate::store::keydir::Keydir;
 use crate::store::location::{Location, SegmentId, Seqno, Slot};
 use crate::store::manifest::ListedSegment;
 use crate::store::names;
@@ -336,6 +337,25 @@ impl Segments {
         }
     }
 
+    /// Begins to fetch what lookups of `keys` will read: first their slots of `keydir`, then their
+    /// records. For several at once: one lookup by itself has nothing to do meanwhile.
+    pub(crate) fn prefetch_all<'k>(
+        &self,
+        keydir: &Keydir,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+    ) {
+        let guard = pin();
+        keys.clone().for_each(|key| keydir.prefetch(keydir.hash(key)));
+        for key in keys {
+            let candidates = keydir.candidates(keydir.hash(key), &guard);
+            for location in candidates.into_iter().flatten() {
+                if let Some(segment) = self.get(location.slot(), &guard) {
+                    segment.prefetch_all(location.offset());
+                }
+            }
+        }
+    }
+
     /// What lies at `location`, for someone who looks for `key`.
     ///
     /// # Errors
@@ -411,6 +431,11 @@ impl Segments {
         if doubt == 0 || seqno.is_some_and(|seqno| seqno.get() > doubt) {
             return Ok(());
         }
+        self.say_doubt(doubt)
+    }
+
+    #[cold]
+    fn say_doubt(&self, doubt: u64) -> Result<()> {
         // Relaxed: as in `note_cleared`.
         if self.cleared.load(Ordering::Relaxed) > doubt {
             return Ok(());

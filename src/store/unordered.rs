@@ -1,7 +1,7 @@
 //! The entries of a store in no order: what a walk meets, and at its end what is in doubt.
 
 use crate::error::Result;
-use crate::scan::{Entry, Offered, Source};
+use crate::scan::{Entry, Source, Take};
 use crate::store::KvStore;
 use crate::store::lookup::lend;
 use crate::store::walk::Walk;
@@ -40,18 +40,12 @@ impl Source for Unordered {
         entry.or_else(|| self.doubt())
     }
 
-    fn offer(&mut self, take: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Option<Result<Offered>> {
+    fn offer(&mut self, take: &mut Take<'_>) -> Option<Result<Entry>> {
         let core = &self.store.core;
-        let offered = self.walk.next_with(|segment, offset, record| {
-            if !core.shows(record)? {
-                return Ok(None);
-            }
-            Ok(Some(if take(record.key, record.value) {
-                Offered::Taken
-            } else {
-                Offered::Left((record.key.to_vec(), lend(segment, offset, record)))
-            }))
+        let left = self.walk.next_with(|segment, offset, record| {
+            let is_left = core.shows(record)? && !take(record.key, record.value);
+            Ok(is_left.then(|| (record.key.to_vec(), lend(segment, offset, record))))
         });
-        offered.or_else(|| self.doubt())
+        left.or_else(|| self.doubt())
     }
 }

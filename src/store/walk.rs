@@ -24,8 +24,6 @@
 //! A walk holds files of compacted segments in place until it comes to the next group or is
 //! dropped. Any number of walks may run at once, each used by one thread at a time.
 
-use std::iter;
-
 use crate::error::{KvsError, Result};
 use crate::store::key_hash::SHARD_COUNT;
 use crate::store::keydir::Keydir;
@@ -41,6 +39,12 @@ use crate::sync::{Arc, pin};
 /// tests, so that they see several groups.
 const GROUP_ENTRIES: usize = if cfg!(test) { 1 << 9 } else { 1 << 20 };
 
+/// Keys are put in order so many bytes at a time (32 MiB). Small in tests, as above.
+const SORTED_BYTES: usize = if cfg!(test) { 1 << 12 } else { 32 << 20 };
+
+/// Keys whose records are fetched at a time, while others are looked at.
+const PREFETCHED_KEYS: usize = 32;
+
 /// Sees to it that the order of the keys in `keydir` is built. `check` says now and then whether to
 /// go on.
 pub(crate) fn put_in_order(
@@ -49,16 +53,93 @@ pub(crate) fn put_in_order(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     keydir.order().build_once(|| {
-        for key in Walk::new(Arc::clone(keydir), Arc::clone(segments)).keys() {
-            check()?;
-            match key {
-                Ok(key) => add_if_there(keydir, segments, &key)?,
-                Err(damage @ KvsError::Corrupt { .. }) => keydir.order().note_damage(&damage),
-                Err(error) => return Err(error),
+        let mut walk = Walk::new(Arc::clone(keydir), Arc::clone(segments));
+        let mut keys = SomeKeys::default();
+        loop {
+            let met = walk.next_with(|_, _, record| {
+                check()?;
+                // Not the tombstone of a batch that was just being published.
+                if record.kind == Kind::Put {
+                    keys.push(record.key);
+                }
+                Ok(keys.is_full().then_some(()))
+            });
+            match met {
+                Some(Err(damage @ KvsError::Corrupt { .. })) => {
+                    keydir.order().note_damage(&damage);
+                }
+                Some(Err(error)) => return Err(error),
+                Some(Ok(())) => keys.add_sorted(keydir, segments, check)?,
+                None => return keys.add_sorted(keydir, segments, check),
             }
         }
-        Ok(())
     })
+}
+
+/// Keys on their way into the order. They go there sorted, since what the order allocates for one
+/// key after the other mostly lies one behind the other in memory: then so do the keys that a scan
+/// comes to.
+#[derive(Default)]
+struct SomeKeys {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a key is in `SomeKeys::bytes`.
+struct Place {
+    /// Its first eight bytes, with zeros behind it, as a number that sorts like they do.
+    beginning: u64,
+    start: usize,
+    len: u16,
+}
+
+impl SomeKeys {
+    fn push(&mut self, key: &[u8]) {
+        let byte = |at| u64::from(key.get(at).copied().unwrap_or(0));
+        self.places.push(Place {
+            beginning: (0..8).fold(0, |beginning, at| beginning << 8 | byte(at)),
+            start: self.bytes.len(),
+            len: u16::try_from(key.len()).expect("a key fits 16 bits"),
+        });
+        self.bytes.extend_from_slice(key);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() + self.places.len() * size_of::<Place>() >= SORTED_BYTES
+    }
+
+    /// Adds those that are still there to the order, and forgets them.
+    fn add_sorted(
+        &mut self,
+        keydir: &Keydir,
+        segments: &Segments,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        self.sort();
+        for some in self.places.chunks(PREFETCHED_KEYS) {
+            check()?;
+            let keys = some.iter().map(|place| place.key(&self.bytes));
+            segments.prefetch_all(keydir, keys.clone());
+            keys.into_iter().try_for_each(|key| add_if_there(keydir, segments, key))?;
+        }
+        self.places.clear();
+        self.bytes.clear();
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        self.places.sort_unstable_by(|one, other| {
+            let by_beginning = one.beginning.cmp(&other.beginning);
+            by_beginning.then_with(|| one.key(bytes).cmp(other.key(bytes)))
+        });
+    }
+}
+
+impl Place {
+    fn key<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.start..self.start + usize::from(self.len)).expect("put there by `push`")
+    }
 }
 
 /// Adds `key` to the order unless it has been removed since the walk met it.
@@ -102,6 +183,8 @@ impl Walk {
         &mut self,
         mut read: impl FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
     ) -> Option<Result<T>> {
+        // One for all: a record that is mapped needs none, and asking so costs a little.
+        let mut scratch = Scratch::default();
         loop {
             let Some(location) = self.group.pop() else {
                 match self.copy_group() {
@@ -114,16 +197,16 @@ impl Walk {
                     }
                 }
             };
-            if let Some(made) = self.read_at(location, &mut read).transpose() {
+            if let Some(made) = self.read_at(location, &mut scratch, &mut read).transpose() {
                 return Some(made);
             }
         }
     }
 
     /// The keys alone.
+    #[cfg(test)]
     pub(crate) fn keys(mut self) -> impl Iterator<Item = Result<Vec<u8>>> {
-        // Not the tombstone of a batch that was just being published.
-        iter::from_fn(move || {
+        std::iter::from_fn(move || {
             self.next_with(|_, _, record| {
                 Ok((record.kind == Kind::Put).then(|| record.key.to_vec()))
             })
@@ -138,20 +221,66 @@ impl Walk {
             self.keydir.copy_shard(self.next_shard, &mut self.group, || segments.hold(held))?;
             self.next_shard += 1;
         }
-        self.group.sort_unstable_by(|one, other| other.cmp(one));
+        sort_backwards(&mut self.group);
         Ok(!self.group.is_empty())
     }
 
     fn read_at<T>(
         &self,
         location: Location,
+        scratch: &mut Scratch,
         read: &mut impl FnMut(&Arc<Segment>, u64, &Record<'_>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let segment = self.held.get(location.slot()).expect("held since its shard was copied");
-        let mut scratch = Scratch::default();
-        let record = segment.record(location.offset(), &mut scratch)?;
+        let record = segment.record(location.offset(), scratch)?;
         let record = segment.verify(record, location.offset())?;
         read(segment, location.offset(), &record)
+    }
+}
+
+/// Bits of a location that one round of sorting looks at: 512 counters, so that the places that are
+/// written to by turns fit the processor's nearest memory.
+const DIGIT_BITS: u32 = 9;
+/// Fewer locations than these are sorted by comparing them.
+const DIGIT_SORT_MIN: usize = 1 << 12;
+
+/// Sorts `locations`, the last in the files first. A million of them take a third of the time that
+/// comparing them takes, which was a fifth of a walk: round by round, from the lowest bits in which
+/// they differ to the highest, they are put down by one digit, and those of one digit stay in the
+/// order that they have.
+#[expect(clippy::indexing_slicing, reason = "digits are below 512, and their counts add up")]
+fn sort_backwards(locations: &mut Vec<Location>) {
+    if locations.len() < DIGIT_SORT_MIN {
+        locations.sort_unstable_by(|one, other| other.cmp(one));
+        return;
+    }
+    let (any, all) = locations
+        .iter()
+        .fold((0, u64::MAX), |(any, all), location| (any | location.bits(), all & location.bits()));
+    let differing = any & !all;
+    let mut sorted = vec![Location::from_bits(0); locations.len()];
+    let mut shift = differing.trailing_zeros();
+    while differing.checked_shr(shift).is_some_and(|left| left > 0) {
+        let digit = |location: &Location| {
+            let digit = (location.bits() >> shift) & ((1 << DIGIT_BITS) - 1);
+            usize::try_from(digit).expect("9 bits")
+        };
+        let mut next = [0_usize; 1 << DIGIT_BITS];
+        for location in &*locations {
+            next[digit(location)] += 1;
+        }
+        // From counts to where the first of each digit goes.
+        let mut before = 0;
+        for place in next.iter_mut().rev() {
+            before += std::mem::replace(place, before);
+        }
+        for location in &*locations {
+            let place = &mut next[digit(location)];
+            sorted[*place] = *location;
+            *place += 1;
+        }
+        std::mem::swap(locations, &mut sorted);
+        shift += DIGIT_BITS;
     }
 }
 
@@ -166,6 +295,40 @@ mod tests {
     use crate::scan::Scan;
     use crate::store::KvStore;
     use crate::{Durability, KvsEngine, Options, WriteBatch};
+
+    #[test]
+    fn keys_go_into_the_order_sorted_by_all_their_bytes() {
+        let mut keys: Vec<&[u8]> =
+            vec![b"b", b"", b"a\0", b"a", b"\xff\xff", b"12345678", b"1234567", b"123456789"];
+        keys.extend([&b"12345678\0"[..], b"12345678\xff\0", b"12345678\xfe\xff", b"\0"]);
+        let mut some = SomeKeys::default();
+        for key in &keys {
+            some.push(key);
+        }
+        some.sort();
+        keys.sort_unstable();
+        let sorted: Vec<_> = some.places.iter().map(|place| place.key(&some.bytes)).collect();
+        assert_eq!(sorted, keys);
+    }
+
+    /// Few and many, with the bits in which they differ anywhere.
+    #[test]
+    fn locations_are_sorted_with_the_last_first() {
+        let mut state = 1_u64;
+        for len in [0, 1, 100, DIGIT_SORT_MIN - 1, DIGIT_SORT_MIN, 3 * DIGIT_SORT_MIN] {
+            for mask in [0, 1, 0x1ff, 0x3ff << 20, 1 << 47, 0xffff_ffff_ffff] {
+                let location = |_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    Location::from_bits(0x8040_2010_0805 ^ ((state >> 9) & mask))
+                };
+                let mut locations: Vec<_> = (0..len).map(location).collect();
+                let mut expected = locations.clone();
+                expected.sort_unstable_by(|one, other| other.cmp(one));
+                sort_backwards(&mut locations);
+                assert!(locations == expected, "{len} locations that differ in {mask:x}");
+            }
+        }
+    }
 
     /// Sets and removes keys at random, one by one and in batches, until `done`.
     fn churn(store: &KvStore, mut state: u64, done: &AtomicBool) {
@@ -229,7 +392,8 @@ mod tests {
         locations.dedup();
         assert!(locations.len() >= GROUP_ENTRIES);
         for location in locations {
-            assert!(walk.read_at(location, &mut |_, _, _| Ok(Some(()))).is_ok(), "{location:?}");
+            let read = walk.read_at(location, &mut Scratch::default(), &mut |_, _, _| Ok(Some(())));
+            assert!(read.is_ok(), "{location:?}");
         }
     }
 

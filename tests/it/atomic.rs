@@ -197,7 +197,21 @@ fn get_many_answers_in_order<F: Factory>() {
     let store = F::open(dir.path());
     store.set_bytes(b"a", b"1").unwrap();
     store.set_bytes(b"b", b"").unwrap();
-    let found = store.get_many(&[b"b", b"absent", b"a", b"b"]).unwrap();
+    let keys: [&[u8]; 4] = [b"b", b"absent", b"a", b"b"];
+    let mut met = Vec::new();
+    let until = |count, met: &mut Vec<_>| {
+        met.clear();
+        let all = store.get_many_with(&keys, &mut |value| {
+            met.push(value.map(<[u8]>::to_vec));
+            met.len() < count
+        });
+        all.unwrap()
+    };
+    assert!(until(9, &mut met));
+    assert_eq!(met, [Some(Vec::new()), None, Some(b"1".to_vec()), Some(Vec::new())]);
+    assert!(!until(2, &mut met) && met.len() == 2);
+    assert!(!until(4, &mut met) && met.len() == 4);
+    let found = store.get_many(&keys).unwrap();
     let found: Vec<_> = found.iter().map(|value| value.as_deref()).collect();
     assert_eq!(found, [Some(&b""[..]), None, Some(b"1"), Some(b"")]);
     assert!(store.get_many(&[]).unwrap().is_empty());

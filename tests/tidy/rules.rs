@@ -702,6 +702,116 @@ pub(crate) fn every_c_function_is_tested_and_bound(tree: &Tree) -> Vec<Hit> {
     hits
 }
 
+/// Exported functions in which there is nothing that could panic: static texts and numbers, and
+/// what tells of the last failure, which must not become one itself.
+const NOTHING_TO_CATCH: [&str; 6] = [
+    "kvs_version",
+    "kvs_version_number",
+    "kvs_status_name",
+    "kvs_status_text",
+    "kvs_last_error",
+    "kvs_last_os_error",
+];
+
+/// Where the call of one of `names` is that ends `body`, up to its closing brace.
+fn last_call(body: &str, names: &BTreeSet<&str>) -> Option<usize> {
+    words(body)
+        .filter(|(at, word)| names.contains(word) && body[at + word.len()..].starts_with('('))
+        .find(|(at, word)| {
+            let open = at + word.len();
+            let mut depth = 0_usize;
+            let close = body[open..].bytes().position(|byte| {
+                depth = match byte {
+                    b'(' => depth + 1,
+                    b')' => depth - 1,
+                    _ => depth,
+                };
+                depth == 0
+            });
+            let rest = close.map(|close| &body[open + close + 1..]);
+            rest.is_some_and(|rest| rest.trim_matches([' ', '\n', ';', '}']).is_empty())
+        })
+        .map(|(at, _)| at)
+}
+
+/// The body of an exported function is one call that catches panics, of `boundary` or of a helper
+/// whose own body is one; what stands before it takes pointers apart and calls nothing else.
+pub(crate) fn c_functions_catch_panics(tree: &Tree) -> Vec<Hit> {
+    let files: Vec<_> = tree.src().filter(|file| file.path.starts_with("src/ffi/")).collect();
+    let functions = |file: &'_ Source| -> Vec<(usize, String, String)> {
+        let named = words(&file.live).filter(|(_, word)| *word == "fn");
+        let named = named.filter_map(|(at, _)| {
+            let (_, name) = words(&file.live[at + 2..]).next()?;
+            let body = item_body(&file.live, at)?;
+            Some((at, name.to_owned(), file.live[body].to_owned()))
+        });
+        named.collect()
+    };
+    let of_boundary = BTreeSet::from(["boundary", "boundary_or"]);
+    let all: Vec<_> = files.iter().map(|file| (*file, functions(file))).collect();
+    let helpers = all.iter().flat_map(|(_, functions)| functions);
+    let helpers = helpers.filter(|(_, name, body)| {
+        !name.starts_with("kvs_") && last_call(body, &of_boundary).is_some()
+    });
+    let mut catching = of_boundary.clone();
+    catching.extend(helpers.map(|(_, name, _)| name.as_str()));
+    let mut hits = Vec::new();
+    for (file, functions) in &all {
+        for (at, name, body) in functions {
+            // A literal's inside is blank.
+            let is_exported = file.live[..*at].ends_with("extern \" \" ");
+            if !is_exported
+                || !name.starts_with("kvs_")
+                || NOTHING_TO_CATCH.contains(&name.as_str())
+            {
+                continue;
+            }
+            let line = line_at(&file.live, *at);
+            let Some(call) = last_call(body, &catching) else {
+                hits.push(hit(file, line, format!("`{name}` does not end in `boundary(...)`")));
+                continue;
+            };
+            // Up to a closure, which is called within.
+            let before = body[..call].split('|').next().unwrap_or_default();
+            let called = words(before).find(|(at, word)| {
+                before[at + word.len()..].starts_with('(')
+                    && !["take_back", "as_ref", "as_mut", "Some"].contains(word)
+            });
+            if let Some((_, called)) = called {
+                let what = format!("`{name}` calls `{called}` where a panic would unwind into C");
+                hits.push(hit(file, line, what));
+            }
+        }
+    }
+    hits
+}
+
+/// Options of Rust that C has in another form: the logger of all stores, the argument of
+/// `kvs_server_stop`, and what would call back into the program.
+const NOT_FOR_C: [&str; 3] = ["log_to", "drain_timeout", "on_progress"];
+
+pub(crate) fn every_option_is_one_of_c(tree: &Tree) -> Vec<Hit> {
+    let header = tree.get("include/kvs.h").map_or("", |file| &file.code);
+    let mut hits = Vec::new();
+    for (path, prefix) in
+        [("src/options.rs", "KVS_OPT_"), ("src/server/limits.rs", "KVS_OPT_SERVER_")]
+    {
+        let Some(file) = tree.get(path) else { continue };
+        for (line, text) in numbered(&file.live) {
+            let Some(rest) = text.trim_start().strip_prefix("pub fn ") else { continue };
+            let Some((name, _)) = rest.split_once("(mut self") else { continue };
+            let number = format!("{prefix}{}", name.to_uppercase());
+            let is_there = words(header).any(|(_, word)| {
+                word.strip_prefix(number.as_str()).is_some_and(|end| end.is_empty() || end == "_MS")
+            });
+            if !is_there && !NOT_FOR_C.contains(&name) {
+                hits.push(hit(file, line, format!("`{name}` has no {number} in kvs.h; add one")));
+            }
+        }
+    }
+    hits
+}
+
 pub(crate) fn every_limit_has_a_test(tree: &Tree) -> Vec<Hit> {
     let tests: String = tree
         .files

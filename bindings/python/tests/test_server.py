@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -120,6 +121,17 @@ def test_limits_of_requests_are_obeyed(store: kvs.Store) -> None:
             connection.sendall(b'{"Get":')
             while connection.recv(100):
                 pass
+    # Two requests that have arrived in part are more than all clients may have. (Two threads might
+    # refuse both.)
+    with store.serve(request_bytes_max=200_000, unfinished_bytes_max=0, threads=1) as server:
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
+        for client in clients:
+            client.sendall(b'{"Set":{"key":"' + b"k" * 150_000)
+        refused_one, _, _ = select.select(clients, [], [], 20)
+        assert refused_one
+        assert refused_one[0].recv(7) == b'{"Err":'
+        for client in clients:
+            client.close()
     for option in ("request_timeout", "stall_timeout"):
         limits: dict[str, Any] = {option: 0}
         with pytest.raises(kvs.InvalidArgumentError, match=option):

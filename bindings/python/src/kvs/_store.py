@@ -678,6 +678,7 @@ class Store(Held, MutableMapping[bytes, bytes]):
         threads: int | None = None,
         connections_max: int | None = None,
         request_bytes_max: int | None = None,
+        unfinished_bytes_max: int | None = None,
         request_timeout: float | None = None,
         stall_timeout: float | None = None,
         listen_fd: int | None = None,
@@ -690,10 +691,13 @@ class Store(Held, MutableMapping[bytes, bytes]):
             address: where to listen. Port 0 takes a free one; see :attr:`Server.address`.
             pool: how its threads are organised; the default is ``"shared-queue"``.
             threads: how many it has; by default one per processor.
-            connections_max: most connections at a time.
-            request_bytes_max: longest request.
-            request_timeout: seconds that a request may take from its first byte to its last.
-            stall_timeout: seconds that a client may leave its replies unread.
+            connections_max: most connections at a time; 1024 by default.
+            request_bytes_max: longest request, in bytes; 64 MiB by default.
+            unfinished_bytes_max: bytes of requests that have arrived in part, of all clients
+                together; 256 MiB by default.
+            request_timeout: seconds that a request may take from its first byte to its last; 30
+                by default.
+            stall_timeout: seconds that a client may leave its replies unread; 60 by default.
             listen_fd: a descriptor that listens already, as a service manager passes it or
                 ``socket.fileno()`` gives it, to be used instead of ``address``. It is duplicated
                 and stays yours.
@@ -707,6 +711,7 @@ class Store(Held, MutableMapping[bytes, bytes]):
             _abi.OPT_SERVER_THREADS: threads,
             _abi.OPT_SERVER_CONNECTIONS_MAX: connections_max,
             _abi.OPT_SERVER_REQUEST_BYTES_MAX: request_bytes_max,
+            _abi.OPT_SERVER_UNFINISHED_BYTES_MAX: unfinished_bytes_max,
             _abi.OPT_SERVER_REQUEST_TIMEOUT_MS: (
                 None
                 if request_timeout is None
