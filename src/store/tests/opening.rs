@@ -80,7 +80,7 @@ fn what_is_no_store_is_refused_and_left_as_it_is() {
         (&["seg-0000000001.log"], true, "corrupt"),
         (&["MANIFEST-1", "seg-0000000001.log"], true, "corrupt"),
         (&["MANIFEST-2"], true, "corrupt"),
-        (&["MANIFEST-1", "MANIFEST-2"], true, "corrupt"),
+        (&["MANIFEST-2", "MANIFEST-3"], true, "corrupt"),
         (&["MANIFEST-1"], false, "no store"),
     ] {
         let disk = empty();
