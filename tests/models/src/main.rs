@@ -2,8 +2,8 @@
 //!
 //! shuttle runs each of them `KVS_MODEL_SCHEDULES` times (1,000), half of them in random orders and
 //! half in those of probabilistic concurrency testing; loom runs each in all orders of at most
-//! `KVS_MODEL_PREEMPTIONS` (2) preemptions, or as many as it comes to the end of. `KVS_MODEL` chooses
-//! those whose name has that text.
+//! `KVS_MODEL_PREEMPTIONS` (2) preemptions, or as many as it comes to the end of. `KVS_MODEL`
+//! chooses those whose name has that text.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
