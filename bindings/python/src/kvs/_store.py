@@ -90,7 +90,8 @@ def open(  # noqa: A001  as in gzip, shelve and dbm
         ordered: whether to put the keys in order when the store is opened, rather than when they
             are iterated over for the first time; costs memory, each key and about 75 bytes.
         auto_compaction: whether to give dead space back in the background.
-        compaction_bytes_per_second_max: most bytes that background compaction copies per second.
+        compaction_bytes_per_second_max: most bytes that compaction copies per second, that of
+            :meth:`compact` too.
         compaction_dead_percent_min: from how much of it being dead on a file is compacted in the
             background, 10 to 90 percent. Less saves space, and copies more.
 
