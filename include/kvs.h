@@ -205,8 +205,8 @@ extern "C" {
 #define KVS_OPT_AUTO_COMPACTION 10
 
 /**
- * Number: most bytes that background compaction copies per second: 0 to 18446744073709551615,
- * where 0 sets no limit. Default: 0.
+ * Number: most bytes that compaction copies per second, that of `kvs_compact` too: 0 to
+ * 18446744073709551615, where 0 sets no limit. Default: 0.
  */
 #define KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX 11
 
