@@ -695,6 +695,10 @@ mod tests {
             (footer.encode(128, SALT), FOOTER),
         ] {
             assert_eq!(bytes, bytes_of(expected));
+            // What is right already is mended to the same.
+            let mut mended = bytes.clone();
+            assert_eq!(mend(&mut mended, SALT, 128), Some(bytes.len()));
+            assert_eq!(mended, bytes);
         }
     }
 
@@ -758,6 +762,13 @@ mod tests {
             let record = Record::decode(&bytes, SALT, 64).unwrap();
             assert_eq!((decode_mark(&record), Footer::decode(&record)), (None, None), "{kind:?}");
         }
+    }
+
+    /// A mark and a footer have the seqno of the write before them.
+    #[test]
+    fn some_kinds_are_writes() {
+        let kinds = [Kind::Put, Kind::Tombstone, Kind::Clear, Kind::Mark, Kind::Footer];
+        assert_eq!(kinds.map(Kind::is_write), [true, true, true, false, false]);
     }
 
     #[test]
