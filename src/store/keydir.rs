@@ -60,7 +60,10 @@ pub(crate) trait ShardSource: Send + Sync {
 
 /// From the hash of a key to locations. See the head of this file.
 pub(crate) struct Keydir {
-    shards: Box<[Shard]>,
+    /// By shard. All that lookups need of one, so close together that they stay in the processor's
+    /// nearest memory.
+    tables: Box<[EpochCell<Table>]>,
+    books: Box<[Mutex<Books>]>,
     hasher: KeyHasher,
     order: KeyOrder,
     /// Present as long as a shard is pending.
@@ -71,18 +74,13 @@ pub(crate) struct Keydir {
     is_counted: bool,
 }
 
-/// Readers only look at the cache line of the table, which seldom changes.
-struct Shard {
-    table: EpochCell<Table>,
-    books: Mutex<Books>,
-}
-
 /// Without words: pending.
 struct Table {
     words: Box<[AtomicU64]>,
 }
 
-/// What only those who change a shard need. Aligned, so that they do not slow readers.
+/// What only those who change a shard need. Aligned, so that they do not slow those who change its
+/// neighbours.
 #[repr(align(64))]
 struct Books {
     /// For each slot, the 16 bits of the hash that its word does not hold.
@@ -169,12 +167,10 @@ impl Keydir {
         source: Arc<dyn ShardSource>,
         key_count: Option<u64>,
     ) -> Self {
-        let shard = || Shard {
-            table: EpochCell::new(Table::new(0)),
-            books: Mutex::new(Books { beside: Box::default(), live: 0, used: 0 }),
-        };
+        let books = || Mutex::new(Books { beside: Box::default(), live: 0, used: 0 });
         Self {
-            shards: (0..SHARD_COUNT).map(|_| shard()).collect(),
+            tables: (0..SHARD_COUNT).map(|_| EpochCell::new(Table::new(0))).collect(),
+            books: (0..SHARD_COUNT).map(|_| books()).collect(),
             hasher,
             order: KeyOrder::default(),
             source: Mutex::new(Some(source)),
@@ -197,7 +193,7 @@ impl Keydir {
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         let guard = pin();
-        let table = self.shard(hash.shard()).table.load(&guard);
+        let table = self.table(hash.shard()).load(&guard);
         table.words.get(table.home(hash.kept())).map(prefetch);
     }
 
@@ -207,8 +203,7 @@ impl Keydir {
         if self.pending_count.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        let mut shards = self.shards.iter().enumerate();
-        shards.try_for_each(|(index, shard)| if stop() { Ok(()) } else { self.load(index, shard) })
+        (0..SHARD_COUNT).try_for_each(|shard| if stop() { Ok(()) } else { self.load(shard) })
     }
 
     /// Sees to it that lookups and changes of `hash` read no file.
@@ -225,20 +220,20 @@ impl Keydir {
 
     /// Loads one shard, unless somebody else was faster.
     #[cold]
-    fn load(&self, index: usize, shard: &Shard) -> Result<()> {
-        let mut books = shard.books.lock();
-        if !shard.table.load(&pin()).is_pending() {
+    fn load(&self, shard: usize) -> Result<()> {
+        let mut books = self.books(shard).lock();
+        if !self.table(shard).load(&pin()).is_pending() {
             return Ok(());
         }
         let source = self.source.lock().clone().expect("present while a shard is pending");
-        let loaded = source.load(index).map(|entries| self.fill(shard, &mut books, &entries));
+        let loaded = source.load(shard).map(|entries| self.fill(shard, &mut books, &entries));
         drop(books);
         source.tell();
         loaded
     }
 
     /// Gives a pending shard its entries.
-    fn fill(&self, shard: &Shard, books: &mut Books, entries: &[(KeyHash, Location)]) {
+    fn fill(&self, shard: usize, books: &mut Books, entries: &[(KeyHash, Location)]) {
         if !self.is_counted {
             let count = u64::try_from(entries.len()).expect("a length fits 64 bits");
             // Relaxed: a statistic; `len` waits for every shard.
@@ -249,7 +244,7 @@ impl Keydir {
             entries.iter().map(|(hash, location)| (hash.kept(), word(*hash, *location))),
         );
         *books = fresh;
-        shard.table.replace(table);
+        self.table(shard).replace(table);
         self.note_loaded();
     }
 
@@ -309,20 +304,24 @@ impl Keydir {
     }
 
     #[inline]
-    fn shard(&self, index: usize) -> &Shard {
-        self.shards.get(index).expect("256 shards, named by 8 bits")
+    fn table(&self, shard: usize) -> &EpochCell<Table> {
+        self.tables.get(shard).expect("256 shards, named by 8 bits")
     }
 
-    /// The shard numbered `index` and its table, which is not pending.
     #[inline]
-    fn loaded<'a>(&'a self, index: usize, guard: &'a Guard) -> Result<(&'a Shard, &'a Table)> {
-        let shard = self.shard(index);
-        let table = shard.table.load(guard);
+    fn books(&self, shard: usize) -> &Mutex<Books> {
+        self.books.get(shard).expect("256 shards, named by 8 bits")
+    }
+
+    /// The table of `shard`, which is not pending.
+    #[inline]
+    fn loaded<'a>(&'a self, shard: usize, guard: &'a Guard) -> Result<&'a Table> {
+        let table = self.table(shard).load(guard);
         if !table.is_pending() {
-            return Ok((shard, table));
+            return Ok(table);
         }
-        self.load(index, shard)?;
-        Ok((shard, shard.table.load(guard)))
+        self.load(shard)?;
+        Ok(self.table(shard).load(guard))
     }
 
     /// The locations where the record of a key with `hash` may be, most often none or one. If the
@@ -337,7 +336,7 @@ impl Keydir {
         hash: KeyHash,
         guard: &'g Guard,
     ) -> Result<impl Iterator<Item = Location> + 'g> {
-        let (_, table) = self.loaded(hash.shard(), guard)?;
+        let table = self.loaded(hash.shard(), guard)?;
         Ok(table.matches(hash).map(|(_, location)| location))
     }
 
@@ -354,23 +353,24 @@ impl Keydir {
     /// Begins a change to the entry of one key: takes the lock of its shard.
     #[inline]
     pub(crate) fn change<'a>(&'a self, hash: KeyHash, guard: &'a Guard) -> Result<Change<'a>> {
-        let (shard, _) = self.loaded(hash.shard(), guard)?;
-        let books = shard.books.lock();
-        Ok(Change { table: shard.table.load(guard), cell: &shard.table, books, hash })
+        self.loaded(hash.shard(), guard)?;
+        let books = self.books(hash.shard()).lock();
+        let cell = self.table(hash.shard());
+        Ok(Change { table: cell.load(guard), cell, books, hash })
     }
 
     /// Appends the locations of all entries of one shard, as they are at one moment, and calls
     /// `meanwhile` before any of them can change.
     pub(crate) fn copy_shard(
         &self,
-        index: usize,
+        shard: usize,
         locations: &mut Vec<Location>,
         meanwhile: impl FnOnce(),
     ) -> Result<()> {
         let guard = pin();
-        let (shard, _) = self.loaded(index, &guard)?;
-        let _books = shard.books.lock();
-        let words = &shard.table.load(&guard).words;
+        self.loaded(shard, &guard)?;
+        let _books = self.books(shard).lock();
+        let words = &self.table(shard).load(&guard).words;
         // Every word is put down, the next one over it if it was none, so that nothing depends on
         // which of them are empty, which no processor can foresee.
         let mut next = locations.len();
@@ -391,12 +391,12 @@ impl Keydir {
     /// Removes every entry, shard by shard. Only the group leader calls it, so nothing is added
     /// meanwhile.
     pub(crate) fn clear(&self) {
-        for shard in &self.shards {
-            let mut books = shard.books.lock();
-            let was_pending = shard.table.load(&pin()).is_pending();
+        for (cell, books) in self.tables.iter().zip(&self.books) {
+            let mut books = books.lock();
+            let was_pending = cell.load(&pin()).is_pending();
             let (table, none) = Table::of(0, std::iter::empty());
             *books = none;
-            shard.table.replace(table);
+            cell.replace(table);
             if was_pending {
                 self.note_loaded();
             }
@@ -409,8 +409,9 @@ impl Keydir {
     /// Memory that the entries take, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let per_slot = size_of::<u64>() + size_of::<u16>();
-        let slots: usize = self.shards.iter().map(|shard| shard.books.lock().beside.len()).sum();
-        let fixed = size_of::<Self>() + SHARD_COUNT * (size_of::<Shard>() + size_of::<Table>());
+        let slots: usize = self.books.iter().map(|books| books.lock().beside.len()).sum();
+        let shard = size_of::<EpochCell<Table>>() + size_of::<Table>() + size_of::<Mutex<Books>>();
+        let fixed = size_of::<Self>() + SHARD_COUNT * shard;
         u64::try_from(slots * per_slot + fixed).expect("memory fits 64 bits")
     }
 }
@@ -682,8 +683,8 @@ mod tests {
             }
         }
         assert!(keydir.bytes() <= before * 2, "{} bytes", keydir.bytes());
-        for shard in &keydir.shards {
-            let books = shard.books.lock();
+        for books in &keydir.books {
+            let books = books.lock();
             assert!(books.used * 4 <= books.beside.len() * 3);
         }
     }
