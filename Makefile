@@ -160,6 +160,8 @@ soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
 	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
 
 models: cc ## Models of concurrency, 300 schedules each (shuttle)
+	.ci/need python3 python3 --version
+	python3 tests/models/planted.py places
 	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
 
 soak-fuzz: cc g++ ## Every fuzz target for KVS_FUZZ_SECONDS (600; needs a nightly toolchain)

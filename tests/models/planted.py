@@ -1,5 +1,7 @@
 """Plants the bugs of planted.toml, one after the other, and sees that their models find them.
 
+planted.py places              only sees that each bug has its place in the sources
+
 planted.py SCHEDULES [TEXT]...   how often shuttle runs a model (loom runs it in all orders anyway),
                                  and what is in the names of checker and model, if not all
 
@@ -56,6 +58,9 @@ def finds(program: Path, bug: dict[str, str], schedules: str) -> bool:
 def main() -> None:
     """Plants every bug."""
     bugs = tomllib.loads(Path(__file__).with_name("planted.toml").read_text())["bug"]
+    if sys.argv[1:] == ["places"]:
+        lost = [bug["what"] for bug in bugs if (ROOT / bug["file"]).read_text().count(bug["old"]) != 1]
+        sys.exit("".join(f"error: no place, or several, for: {what}\n" for what in lost) or None)
     names = {id(bug): f"{bug['checker']} {bug['model']}" for bug in bugs}
     bugs = [bug for bug in bugs if all(text in names[id(bug)] for text in sys.argv[2:])]
     # One checker after the other: each has a build of its own.
