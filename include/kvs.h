@@ -205,7 +205,7 @@ extern "C" {
 #define KVS_OPT_AUTO_COMPACTION 10
 
 /**
- * Number: most bytes that compaction copies per second, that of `kvs_compact` too: 0 to
+ * Number: most bytes that compaction copies per second, that of kvs_compact too: 0 to
  * 18446744073709551615, where 0 sets no limit. Default: 0.
  */
 #define KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX 11

@@ -91,9 +91,6 @@ use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 
-/// So many lookups wait for memory together.
-const PREFETCH_KEYS: usize = 32;
-
 /// A store of ours: an append-only log with an index of 8 bytes a key in memory.
 ///
 /// Clones are handles of the same store, usable from any thread. Reads take no lock and, mapped,
@@ -246,12 +243,10 @@ impl KvsEngine for KvStore {
 
     fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
         let mut found = Vec::with_capacity(keys.len());
-        for some in keys.chunks(PREFETCH_KEYS) {
-            self.core.prefetch(some.iter().copied());
-            for key in some {
-                found.push(self.get_bytes(key)?);
-            }
-        }
+        self.core.each(keys, |key| {
+            found.push(self.get_bytes(key)?);
+            Ok(true)
+        })?;
         Ok(found)
     }
 
@@ -260,16 +255,10 @@ impl KvsEngine for KvStore {
         keys: &[&[u8]],
         read: &mut dyn FnMut(Option<&[u8]>) -> bool,
     ) -> Result<bool> {
-        for some in keys.chunks(PREFETCH_KEYS) {
-            self.core.prefetch(some.iter().copied());
-            for key in some {
-                let goes_on = self.get_with(key, |value| read(Some(value)))?;
-                if !goes_on.unwrap_or_else(|| read(None)) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        self.core.each(keys, |key| {
+            let goes_on = self.get_with(key, |value| read(Some(value)))?;
+            Ok(goes_on.unwrap_or_else(|| read(None)))
+        })
     }
 
     fn contains(&self, key: &[u8]) -> Result<bool> {
@@ -325,7 +314,7 @@ impl KvsEngine for KvStore {
         let core = Arc::clone(&self.core);
         let keys = Batches::new(scan, move |left, n| {
             let keys = core.keydir.order().first_of(left, n);
-            core.prefetch(keys.iter().map(|(key, ())| &**key));
+            core.segments.prefetch_all(&core.keydir, keys.iter().map(|(key, ())| &**key));
             Ok(keys)
         });
         let keys = keys.map(|key| key.map(|(key, ())| key));

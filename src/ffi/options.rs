@@ -46,7 +46,7 @@ pub const KVS_OPT_SEGMENT_BYTES_MIN: i32 = 8;
 pub const KVS_OPT_SEGMENT_BYTES_MAX: i32 = 9;
 /// Switch: 1 gives dead space back in the background, 0 only in kvs_compact. Default: 1.
 pub const KVS_OPT_AUTO_COMPACTION: i32 = 10;
-/// Number: most bytes that compaction copies per second, that of `kvs_compact` too: 0 to
+/// Number: most bytes that compaction copies per second, that of kvs_compact too: 0 to
 /// 18446744073709551615, where 0 sets no limit. Default: 0.
 pub const KVS_OPT_COMPACTION_BYTES_PER_SECOND_MAX: i32 = 11;
 /// Switch: 1 puts the keys in order when the store is opened, 0 when the first scan in order asks

@@ -180,6 +180,18 @@ impl Keydir {
         }
     }
 
+    /// A keydir without entries, whose hashes depend on `seed`.
+    #[cfg(any(test, feature = "layers"))]
+    pub(crate) fn empty(seed: u64) -> Self {
+        struct Nothing;
+        impl ShardSource for Nothing {
+            fn load(&self, _: usize) -> Result<Vec<(KeyHash, Location)>> {
+                Ok(Vec::new())
+            }
+        }
+        Self::pending(KeyHasher::new(seed), Arc::new(Nothing), None)
+    }
+
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         self.hasher.hash(key)
@@ -545,19 +557,6 @@ mod tests {
         Location::new(Slot::new(1 + u32::try_from(n >> 20).unwrap()).unwrap(), (n & 0xF_FFFF) * 8)
     }
 
-    /// Every shard is empty.
-    struct Nothing;
-
-    impl ShardSource for Nothing {
-        fn load(&self, _: usize) -> Result<Vec<(KeyHash, Location)>> {
-            Ok(Vec::new())
-        }
-    }
-
-    fn empty(seed: u64) -> Keydir {
-        Keydir::pending(KeyHasher::new(seed), Arc::new(Nothing), None)
-    }
-
     fn found(keydir: &Keydir, key: u64) -> Vec<Location> {
         let guard = pin();
         keydir.candidates(keydir.hash(&key.to_le_bytes()), &guard).unwrap().collect()
@@ -578,7 +577,7 @@ mod tests {
     /// Random inserts, replacements and removals against a map, through many growths and shrinks.
     #[test]
     fn it_agrees_with_a_map_through_growth_and_shrinking() {
-        let keydir = empty(7);
+        let keydir = Keydir::empty(7);
         let mut model = HashMap::new();
         let mut state = 1_u64;
         for step in 0..200_000_u64 {
@@ -658,7 +657,7 @@ mod tests {
 
     #[test]
     fn relocation_moves_only_what_is_still_where_it_was() {
-        let keydir = empty(1);
+        let keydir = Keydir::empty(1);
         insert(&keydir, 5, 50);
         let guard = pin();
         let hash = keydir.hash(&5_u64.to_le_bytes());
@@ -673,7 +672,7 @@ mod tests {
     /// deleted slots: memory stays small and absent keys are recognised at once.
     #[test]
     fn keys_that_come_and_go_leave_nothing_behind() {
-        let keydir = empty(3);
+        let keydir = Keydir::empty(3);
         keydir.load_all(&|| false).unwrap();
         let before = keydir.bytes();
         for n in 0..300_000 {
@@ -691,7 +690,7 @@ mod tests {
 
     #[test]
     fn memory_per_key_stays_under_the_bar() {
-        let keydir = empty(11);
+        let keydir = Keydir::empty(11);
         for (n, max) in [(10_000_u64, 24), (60_000, 24), (200_000, 22)] {
             for key in 0..n {
                 if found(&keydir, key).is_empty() {
@@ -708,7 +707,7 @@ mod tests {
     fn readers_never_miss_a_key_that_stays() {
         use std::sync::atomic::{AtomicBool, Ordering};
 
-        let keydir = empty(5);
+        let keydir = Keydir::empty(5);
         for key in 0..64 {
             insert(&keydir, key, key);
         }

@@ -10,11 +10,10 @@
 use std::fmt;
 
 use crate::error::Result;
-use crate::store::key_hash::{KeyHash, KeyHasher};
-use crate::store::keydir::{Keydir, ShardSource};
+use crate::store::keydir::Keydir;
 use crate::store::location::{Location, Seqno, Slot};
 use crate::store::record::{BatchPlace, Draft, Record, Salt};
-use crate::sync::{Arc, pin};
+use crate::sync::pin;
 
 const SALT: Salt = Salt(0x6b76_7321);
 
@@ -29,20 +28,12 @@ pub fn decode(bytes: &[u8]) -> &[u8] {
     Record::decode(bytes, SALT, 0).expect("as it was encoded").value
 }
 
-struct Nothing;
-
-impl ShardSource for Nothing {
-    fn load(&self, _: usize) -> Result<Vec<(KeyHash, Location)>> {
-        Ok(Vec::new())
-    }
-}
-
 /// A keydir whose entries point nowhere.
 pub struct Index(Keydir);
 
 impl Index {
     pub fn new() -> Self {
-        Self(Keydir::pending(KeyHasher::new(1), Arc::new(Nothing), None))
+        Self(Keydir::empty(1))
     }
 
     /// The number that `key` was inserted with, or of a key with the same tag near by.

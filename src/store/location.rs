@@ -4,6 +4,12 @@
 
 use std::fmt;
 
+/// A length in memory, to be reckoned with as one in a file.
+#[inline]
+pub(crate) fn len_of(len: usize) -> u64 {
+    u64::try_from(len).expect("a length fits 64 bits")
+}
+
 /// Place of a write in the total order of writes. The first is 1; 0 means "before every write".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Seqno(u64);

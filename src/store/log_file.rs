@@ -20,6 +20,7 @@ use std::path::Path;
 use crate::error::{KvsError, Result};
 use crate::options::ReadMode;
 use crate::store::disk::{DiskFile, Mapping};
+use crate::store::location::len_of;
 use crate::store::tail::{PIECE_LEN, Rest, Tail};
 use crate::sync::{Arc, AtomicU64, CachePadded, Ordering};
 
@@ -217,10 +218,6 @@ impl LogFile {
         let len = usize::try_from(end.checked_sub(rest.from)?).ok()?;
         Some((rest.from, rest.bytes.get(..len)?))
     }
-}
-
-fn len_of(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits 64 bits")
 }
 
 /// How an append failed.

@@ -10,7 +10,7 @@ use crate::store::Core;
 use crate::store::record::{BatchPlace, Kind, Record};
 use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
-use crate::store::segments::Look;
+use crate::store::segments::{Look, PREFETCH_KEYS};
 use crate::sync::{Arc, pin, thread};
 use crate::value::Value;
 
@@ -50,9 +50,22 @@ impl Core {
         }
     }
 
-    /// As [`crate::store::segments::Segments::prefetch_all`].
-    pub(super) fn prefetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]> + Clone) {
-        self.segments.prefetch_all(&self.keydir, keys);
+    /// Calls `visit` with each of `keys` until it returns false; waits for the memory of many at
+    /// once. Returns what `visit` returned last; true if there are no keys.
+    pub(super) fn each(
+        &self,
+        keys: &[&[u8]],
+        mut visit: impl FnMut(&[u8]) -> Result<bool>,
+    ) -> Result<bool> {
+        for some in keys.chunks(PREFETCH_KEYS) {
+            self.segments.prefetch_all(&self.keydir, some.iter().copied());
+            for key in some {
+                if !visit(key)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a record that the keydir pointed at stands for a key that is there, in a store that

@@ -37,7 +37,7 @@ use crate::store::hint::{Hint, HintOf};
 use crate::store::key_hash::KeyHasher;
 use crate::store::keydir::Keydir;
 use crate::store::loading::{self, HintedIndex, Opened};
-use crate::store::location::{SegmentId, Seqno};
+use crate::store::location::{SegmentId, Seqno, len_of};
 use crate::store::log_end::{LogEnd, Reading, Unlisted, walk_to_end};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
@@ -469,12 +469,12 @@ fn write_again(log: &Segment, file: &dyn DiskFile, durable: u64, end: u64) -> Re
         let salt = log.header.salt;
         let mut whole = 0;
         while let Some(rest) = piece.get(whole..)
-            && let Ok(record) = Record::decode(rest, salt, at + bytes_of(whole))
+            && let Ok(record) = Record::decode(rest, salt, at + len_of(whole))
         {
             whole += record.len();
         }
         file.write_at(piece.get(..whole).unwrap_or_default(), at)?;
-        at += bytes_of(whole);
+        at += len_of(whole);
         wanted = match record::valid_header_len(&piece, salt, at) {
             // One record that is longer than a piece.
             Some(len) if whole == 0 && len > piece.len() => len,
@@ -483,8 +483,4 @@ fn write_again(log: &Segment, file: &dyn DiskFile, durable: u64, end: u64) -> Re
         };
     }
     Ok(())
-}
-
-fn bytes_of(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits 64 bits")
 }

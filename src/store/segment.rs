@@ -45,6 +45,11 @@ pub(crate) const FORMAT: u32 = 1;
 /// Bytes of a record that are fetched at once where it is not mapped: the whole of most records.
 const FIRST_READ_LEN: usize = 256;
 
+/// What a processor fetches at a time.
+const CACHE_LINE_LEN: usize = 64;
+/// What is fetched early of a record: a key of 16 bytes and a value of 100, and what is with them.
+const PREFETCHED_LINES: usize = 3;
+
 /// Who wrote a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -582,11 +587,6 @@ impl SegmentWriter {
 pub(crate) fn capacity_for(len: usize) -> u64 {
     HEADER_LEN + u64::try_from(len + Footer::LEN).expect("a length fits 64 bits")
 }
-
-/// What a processor fetches at a time.
-const CACHE_LINE_LEN: usize = 64;
-/// What is fetched early of a record: a key of 16 bytes and a value of 100, and what is with them.
-const PREFETCHED_LINES: usize = 3;
 
 #[cfg(test)]
 mod tests {

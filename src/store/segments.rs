@@ -31,6 +31,9 @@ use crate::sync::{
     self, Arc, AtomicBool, AtomicU64, CachePadded, EpochCell, Guard, Mutex, Ordering, Signal, pin,
 };
 
+/// Keys whose records are fetched at a time, by whoever has many to look up.
+pub(crate) const PREFETCH_KEYS: usize = 32;
+
 /// The live segments of a store.
 #[derive(Debug)]
 pub(crate) struct Segments {

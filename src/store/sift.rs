@@ -13,7 +13,7 @@
 //! and never more than the file holds is allocated. Nothing is written. One thread sifts; the file
 //! may grow meanwhile, beyond the end that was given.
 
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 use crate::store::log_file::LogFile;
 use crate::store::record::{self, Damage, Record, Salt};
 use crate::store::segment;
@@ -93,7 +93,7 @@ impl<'a> Sift<'a> {
         }
         match self.probe(offset) {
             Probe::Record(len) => {
-                self.offset += offset_of(len);
+                self.offset += len_of(len);
                 let salt = self.salt;
                 let record =
                     Record::decode(self.have(offset, len).unwrap_or_default(), salt, offset);
@@ -122,7 +122,7 @@ impl<'a> Sift<'a> {
     fn probe(&mut self, at: u64) -> Probe {
         let left = self.end - at;
         let bad = |damage: Damage, next, seqno| Probe::Bad { what: damage.what(), next, seqno };
-        if left < offset_of(RECORD_HEADER_LEN) {
+        if left < len_of(RECORD_HEADER_LEN) {
             return bad(Damage::Short, self.end, None);
         }
         let unreadable = Probe::Bad {
@@ -136,13 +136,13 @@ impl<'a> Sift<'a> {
             return bad(Damage::Header, at + 8, None);
         };
         let seqno = record::seqno_from_header(header);
-        if offset_of(len) > left {
+        if len_of(len) > left {
             return bad(Damage::Short, self.end, seqno);
         }
         let Some(bytes) = self.fetch(at, len) else { return unreadable };
         match Record::decode(bytes, salt, at) {
             Ok(_) => Probe::Record(len),
-            Err(damage) => bad(damage, at + offset_of(len), seqno),
+            Err(damage) => bad(damage, at + len_of(len), seqno),
         }
     }
 
@@ -175,10 +175,6 @@ impl<'a> Sift<'a> {
     }
 }
 
-fn offset_of(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits 64 bits")
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -209,7 +205,7 @@ mod tests {
         }
 
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-            if offset < self.to && offset + offset_of(buffer.len()) > self.from {
+            if offset < self.to && offset + len_of(buffer.len()) > self.from {
                 let source = std::io::Error::from_raw_os_error(libc::EIO);
                 return Err(KvsError::io("read", self.path(), source));
             }

@@ -41,7 +41,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::store::disk::{Disk, Words};
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 use crate::store::record::{Record, Salt};
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -146,10 +146,6 @@ fn padded(bytes: &[u8]) -> [u8; WORD_LEN] {
         word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         word
     })
-}
-
-fn len_of(len: usize) -> u64 {
-    u64::try_from(len).expect("a length fits 64 bits")
 }
 
 /// What lies in a tail at one moment, for whoever reads a log that its writer left unsealed, or is

@@ -31,7 +31,7 @@ use crate::store::location::Location;
 use crate::store::record::{Kind, Record};
 use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
-use crate::store::segments::{Held, Look, Segments};
+use crate::store::segments::{Held, Look, PREFETCH_KEYS, Segments};
 use crate::sync::{Arc, pin};
 
 /// A group takes on no more shards once it has this many entries (8 MiB of locations). Up to here a
@@ -41,9 +41,6 @@ const GROUP_ENTRIES: usize = if cfg!(test) { 1 << 9 } else { 1 << 20 };
 
 /// Keys are put in order so many bytes at a time (32 MiB). Small in tests, as above.
 const SORTED_BYTES: usize = if cfg!(test) { 1 << 12 } else { 32 << 20 };
-
-/// Keys whose records are fetched at a time, while others are looked at.
-const PREFETCHED_KEYS: usize = 32;
 
 /// Sees to it that the order of the keys in `keydir` is built. `check` says now and then whether to
 /// go on.
@@ -116,11 +113,11 @@ impl SomeKeys {
         check: &dyn Fn() -> Result<()>,
     ) -> Result<()> {
         self.sort();
-        for some in self.places.chunks(PREFETCHED_KEYS) {
+        for some in self.places.chunks(PREFETCH_KEYS) {
             check()?;
-            let keys = some.iter().map(|place| place.key(&self.bytes));
+            let mut keys = some.iter().map(|place| place.key(&self.bytes));
             segments.prefetch_all(keydir, keys.clone());
-            keys.into_iter().try_for_each(|key| add_if_there(keydir, segments, key))?;
+            keys.try_for_each(|key| add_if_there(keydir, segments, key))?;
         }
         self.places.clear();
         self.bytes.clear();

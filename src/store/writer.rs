@@ -541,7 +541,3 @@ impl Drop for PoisonsInPanic<'_> {
         }
     }
 }
-
-fn offset(start: usize) -> u64 {
-    u64::try_from(start).expect("a buffer length fits 64 bits")
-}

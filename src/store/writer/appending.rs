@@ -3,11 +3,11 @@
 //! Runs in the lane, but for the syncs.
 
 use crate::error::{KvsError, Result};
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 use crate::store::log_file::AppendError;
 use crate::store::record::Kind;
 use crate::store::writer::lane::Lane;
-use crate::store::writer::{POISONED, RESERVE_USE_LEN_MAX, Writer, offset};
+use crate::store::writer::{POISONED, RESERVE_USE_LEN_MAX, Writer};
 
 impl Writer {
     /// Appends what is staged: past the tail, if it is to be synced. Returns its offset.
@@ -31,9 +31,9 @@ impl Writer {
         for staged in &lane.staged {
             active.note(staged.seqno);
             // Removing makes more room than it takes: it is never held back.
-            lane.unweighed_bytes += if staged.kind == Kind::Put { offset(staged.len) } else { 0 };
+            lane.unweighed_bytes += if staged.kind == Kind::Put { len_of(staged.len) } else { 0 };
         }
-        let bytes = offset(lane.buffer.len());
+        let bytes = len_of(lane.buffer.len());
         self.sync_lane.note_appended(before, last, bytes);
         if active.is_flushed() {
             self.sync_lane.note_flushed(last);

@@ -7,13 +7,13 @@
 //! Runs in the lane, by the leader; changes each shard of the keydir under its lock.
 
 use crate::error::{KvsError, Result};
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 use crate::store::record::Kind;
 use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
 use crate::store::segments::Look;
+use crate::store::writer::Writer;
 use crate::store::writer::lane::{Lane, Staged};
-use crate::store::writer::{Writer, offset};
 use crate::sync::{Arc, Guard, Ordering, pin};
 
 impl Writer {
@@ -32,7 +32,7 @@ impl Writer {
         // finds every record of the batch in the keydir.
         self.published.store(last.get(), Ordering::Release);
         for staged in pending {
-            let location = segment.location(base + offset(staged.start));
+            let location = segment.location(base + len_of(staged.start));
             let change = self.keydir.change(staged.hash, &guard)?;
             let entry = change.candidates().find(|entry| entry.location == location);
             if let Some(entry) = entry {
@@ -53,7 +53,7 @@ impl Writer {
         guard: &Guard,
     ) -> Result<bool> {
         let key = lane.key(staged);
-        let location = segment.location(base + offset(staged.start));
+        let location = segment.location(base + len_of(staged.start));
         if staged.kind == Kind::Clear {
             self.keydir.clear();
             self.segments.clear_live();
