@@ -10,39 +10,27 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark stops on failure")]
 #![allow(clippy::print_stderr, reason = "figures that criterion has no place for")]
 
+#[path = "common/figures.rs"]
+mod figures;
+
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use figures::key;
 use kvs::{Durability, KvStore, KvsEngine, Options};
 
-const KEY_COUNT: usize = 1_000_000;
+const KEY_COUNT: u64 = 1_000_000;
 const VALUE_BYTES: usize = 100;
-const SEED: u64 = 0x6b76_7321;
 
 type Key = [u8; 16];
 type Group<'a> = BenchmarkGroup<'a, criterion::measurement::WallTime>;
 
-/// The same keys in the same order in every run; in no order that an engine could use.
-fn keys(seed: u64) -> Vec<Key> {
-    let mut state = seed;
-    let mut next = move || {
-        // SplitMix64: a full-period counter, mixed.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    };
-    (0..KEY_COUNT)
-        .map(|_| {
-            let mut key = Key::default();
-            key[..8].copy_from_slice(&next().to_le_bytes());
-            key[8..].copy_from_slice(&next().to_le_bytes());
-            key
-        })
-        .collect()
+/// A million keys, none of those that another `from` begins.
+fn keys(from: u64) -> Vec<Key> {
+    (from..from + KEY_COUNT).map(key).collect()
 }
 
 /// The keys in another order: neither that of writing nor that of the bytes, which trees keep.
@@ -60,10 +48,10 @@ fn load<E: KvsEngine>(engine: &E, keys: &[Key]) {
 }
 
 /// Memory of this process that is neither a file nor shared, in bytes.
-fn anonymous_bytes() -> Option<usize> {
+fn anonymous_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024)
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// Runs every operation on the engine that `open` makes in an empty directory.
@@ -74,7 +62,7 @@ fn engine<E: KvsEngine>(
     index_bytes: impl Fn(&E) -> Option<u64>,
 ) {
     let id = format!("{name}/os/{VALUE_BYTES}");
-    let present = keys(SEED);
+    let present = keys(0);
     let order = shuffled(&present);
     let dir = tempfile::tempdir().unwrap();
     let loaded = open(dir.path());
@@ -86,14 +74,14 @@ fn engine<E: KvsEngine>(
         eprintln!("memory/{id}: {per_key} bytes per key, index and buffers");
     }
     if let Some(bytes) = index_bytes(&loaded) {
-        let per_key = bytes / u64::try_from(KEY_COUNT).unwrap();
+        let per_key = bytes / KEY_COUNT;
         eprintln!("index/{id}: {per_key} bytes per key");
     }
 
     each_key(&mut c.benchmark_group("get"), &id, &order, |key, buffer| {
         assert!(loaded.get_into(key, buffer).unwrap());
     });
-    each_key(&mut c.benchmark_group("get_absent"), &id, &keys(!SEED), |key, buffer| {
+    each_key(&mut c.benchmark_group("get_absent"), &id, &keys(KEY_COUNT), |key, buffer| {
         assert!(!loaded.get_into(key, buffer).unwrap());
     });
     each_key(&mut c.benchmark_group("overwrite"), &id, &order, |key, _| {

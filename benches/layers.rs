@@ -86,7 +86,7 @@ fn keydir(c: &mut Criterion) {
     let mut group = c.benchmark_group("keydir");
     group.throughput(Throughput::Elements(1));
     for (name, from) in [("get", 0), ("get_absent", KEY_COUNT)] {
-        // Hashing included, and in an order of its own: that of inserting would be no different.
+        // Hashing included. In the order of inserting, which is none to the index.
         let mut numbers = (0..KEY_COUNT).cycle();
         group.bench_function(name, |b| {
             b.iter_batched(

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The key of a number: 16 bytes, in no order that an engine could use, the same in every run.
@@ -48,10 +49,13 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 fn copy_files(paths: &BTreeSet<PathBuf>, to: &Path) {
-    // One that is gone is noticed by who compares the names.
-    for path in paths.iter().filter(|path| path.exists()) {
+    for path in paths {
         let copy = to.join(path.file_name().expect("a file has a name"));
-        fs::copy(path, &copy).expect("room for a copy");
+        match fs::copy(path, &copy) {
+            // Who compares the names notices.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            copied => copied.expect("room for a copy"),
+        };
         // Writing it back is the disk's time, not the store's.
         fs::File::open(&copy).and_then(|file| file.sync_all()).expect("a disk that works");
     }
