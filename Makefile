@@ -285,15 +285,11 @@ clang:
 CARGO_C := 0.10.18+cargo-0.92.0
 cargo-c: cc
 	@.ci/need libssl-dev pkg-config --exists openssl
-	@test -x $(TOOLS)/bin/cargo-cinstall || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
-		CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-		$(CARGO) install cargo-c --version $(CARGO_C) --locked --root $(TOOLS)
-	@rm -rf $(TOOLS)/build
+	@CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+		.ci/tool cargo-cinstall cargo-c --version $(CARGO_C)
 
 critcmp: cc
-	@test -x $(TOOLS)/bin/critcmp || CARGO_TARGET_DIR=$(CURDIR)/$(TOOLS)/build \
-		$(CARGO) install critcmp --version 0.1.8 --locked --root $(TOOLS)
-	@rm -rf $(TOOLS)/build
+	@.ci/tool critcmp critcmp --version 0.1.8
 
 abigail: cc
 	@.ci/need abigail-tools abidiff --version

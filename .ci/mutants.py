@@ -55,11 +55,9 @@ ROOMS = {
 def tool(name: str) -> str:
     """The path of a tool of cargo, installed if it is not there."""
     found = shutil.which(name)
-    path = TOOLS / "bin" / name
-    if found is None and not path.exists():
-        command = ["cargo", "install", "--locked", "--root", str(TOOLS), name]
-        subprocess.run(command, check=True, env={**os.environ, "CARGO_TARGET_DIR": f"{TOOLS}/build"})
-    return found or str(path)
+    if found is None:
+        subprocess.run([ROOT / ".ci" / "tool", name, name], check=True)
+    return found or str(TOOLS / "bin" / name)
 
 
 def copy_sources() -> None:

@@ -12,8 +12,7 @@ tools=$PWD/../target/tools
 export CARGO_TARGET_DIR=$work
 
 cargo "+$toolchain" --version >/dev/null || { echo "error: rustup toolchain install nightly" >&2; exit 1; }
-[ -x "$tools/bin/cargo-fuzz" ] ||
-    CARGO_TARGET_DIR=$tools/build cargo install --locked --root "$tools" cargo-fuzz
+../.ci/tool cargo-fuzz cargo-fuzz
 PATH=$tools/bin:$PATH
 targets=("$@")
 [ $# -gt 0 ] || mapfile -t targets < <(basename -s .rs fuzz_targets/*.rs)
