@@ -32,6 +32,9 @@ typedef struct phase {
     void (*run)(const char *dir);
 } phase;
 
+/* A row of a table of phases. */
+#define PHASE(function, kind) {#function, kind, function}
+
 /* One table per file, ended by a phase without a name. */
 extern const phase basics_phases[];
 extern const phase refusals_phases[];

@@ -120,11 +120,9 @@ static void damage_is_named_by_file_and_offset(const char *dir) {
 }
 
 const phase disk_phases[] = {
-    {"a_full_disk_is_said_so_and_the_store_goes_on", PLAIN,
-     a_full_disk_is_said_so_and_the_store_goes_on},
-    {"a_disk_that_does_not_sync_poisons_the_store", PLAIN,
-     a_disk_that_does_not_sync_poisons_the_store},
-    {"a_disk_that_does_not_read_is_named", PLAIN, a_disk_that_does_not_read_is_named},
-    {"damage_is_named_by_file_and_offset", PLAIN, damage_is_named_by_file_and_offset},
+    PHASE(a_full_disk_is_said_so_and_the_store_goes_on, PLAIN),
+    PHASE(a_disk_that_does_not_sync_poisons_the_store, PLAIN),
+    PHASE(a_disk_that_does_not_read_is_named, PLAIN),
+    PHASE(damage_is_named_by_file_and_offset, PLAIN),
     {NULL, PLAIN, NULL},
 };

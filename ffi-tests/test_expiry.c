@@ -152,12 +152,10 @@ static void an_engine_without_expiry_says_so(const char *dir) {
 }
 
 const phase expiry_phases[] = {
-    {"an_expiry_is_told_changed_and_taken_off", PLAIN, an_expiry_is_told_changed_and_taken_off},
-    {"a_key_is_there_until_its_time_and_not_after", PLAIN,
-     a_key_is_there_until_its_time_and_not_after},
-    {"a_batch_sets_keys_with_their_times", PLAIN, a_batch_sets_keys_with_their_times},
-    {"what_is_too_long_is_refused_with_a_time_too", PLAIN,
-     what_is_too_long_is_refused_with_a_time_too},
-    {"an_engine_without_expiry_says_so", PLAIN, an_engine_without_expiry_says_so},
+    PHASE(an_expiry_is_told_changed_and_taken_off, PLAIN),
+    PHASE(a_key_is_there_until_its_time_and_not_after, PLAIN),
+    PHASE(a_batch_sets_keys_with_their_times, PLAIN),
+    PHASE(what_is_too_long_is_refused_with_a_time_too, PLAIN),
+    PHASE(an_engine_without_expiry_says_so, PLAIN),
     {NULL, PLAIN, NULL},
 };

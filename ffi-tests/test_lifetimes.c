@@ -323,14 +323,12 @@ static void a_program_may_change_its_directory(const char *dir) {
 }
 
 const phase lifetimes_phases[] = {
-    {"manners_are_kept", PLAIN, manners_are_kept},
-    {"a_program_may_change_its_directory", PLAIN, a_program_may_change_its_directory},
-    {"buffer_outlives_its_store", PLAIN, buffer_outlives_its_store},
-    {"close_is_safe_while_others_work", PLAIN, close_is_safe_while_others_work},
-    {"each_thread_has_its_own_last_error", PLAIN, each_thread_has_its_own_last_error},
-    {"forked_child_is_refused_and_harms_nothing", FORKS,
-     forked_child_is_refused_and_harms_nothing},
-    {"killed_writers_acknowledged_writes_survive", FORKS,
-     killed_writers_acknowledged_writes_survive},
+    PHASE(manners_are_kept, PLAIN),
+    PHASE(a_program_may_change_its_directory, PLAIN),
+    PHASE(buffer_outlives_its_store, PLAIN),
+    PHASE(close_is_safe_while_others_work, PLAIN),
+    PHASE(each_thread_has_its_own_last_error, PLAIN),
+    PHASE(forked_child_is_refused_and_harms_nothing, FORKS),
+    PHASE(killed_writers_acknowledged_writes_survive, FORKS),
     {NULL, PLAIN, NULL},
 };

@@ -356,15 +356,13 @@ static void iterators_and_store_are_freed_in_any_order(const char *dir) {
 }
 
 const phase scans_phases[] = {
-    {"bounds_prefix_and_direction_are_obeyed", PLAIN, bounds_prefix_and_direction_are_obeyed},
-    {"bytes_are_ordered_without_a_sign", PLAIN, bytes_are_ordered_without_a_sign},
-    {"unknown_flags_are_refused", PLAIN, unknown_flags_are_refused},
-    {"pointers_are_good_until_the_next_call", PLAIN, pointers_are_good_until_the_next_call},
-    {"packed_records_are_whole_and_each_comes_once", PLAIN,
-     packed_records_are_whole_and_each_comes_once},
-    {"damage_is_met_by_either_way_to_read", PLAIN, damage_is_met_by_either_way_to_read},
-    {"keys_alone_are_packed_without_values", PLAIN, keys_alone_are_packed_without_values},
-    {"iterators_and_store_are_freed_in_any_order", PLAIN,
-     iterators_and_store_are_freed_in_any_order},
+    PHASE(bounds_prefix_and_direction_are_obeyed, PLAIN),
+    PHASE(bytes_are_ordered_without_a_sign, PLAIN),
+    PHASE(unknown_flags_are_refused, PLAIN),
+    PHASE(pointers_are_good_until_the_next_call, PLAIN),
+    PHASE(packed_records_are_whole_and_each_comes_once, PLAIN),
+    PHASE(damage_is_met_by_either_way_to_read, PLAIN),
+    PHASE(keys_alone_are_packed_without_values, PLAIN),
+    PHASE(iterators_and_store_are_freed_in_any_order, PLAIN),
     {NULL, PLAIN, NULL},
 };

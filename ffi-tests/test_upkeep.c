@@ -279,16 +279,13 @@ static void the_child_of_a_fork_has_no_logger(const char *dir) {
 }
 
 const phase upkeep_phases[] = {
-    {"a_checkpoint_opens_and_holds_what_was_there", PLAIN,
-     a_checkpoint_opens_and_holds_what_was_there},
-    {"verify_counts_what_is_whole_and_what_is_not", PLAIN,
-     verify_counts_what_is_whole_and_what_is_not},
-    {"the_way_of_writing_can_be_chosen", PLAIN, the_way_of_writing_can_be_chosen},
-    {"figures_are_those_of_the_store", PLAIN, figures_are_those_of_the_store},
-    {"structures_of_any_size_are_filled_as_far_as_both_know", PLAIN,
-     structures_of_any_size_are_filled_as_far_as_both_know},
-    {"the_logger_hears_lines_until_it_is_unset", PLAIN, the_logger_hears_lines_until_it_is_unset},
-    {"loggers_may_be_changed_from_any_thread", PLAIN, loggers_may_be_changed_from_any_thread},
-    {"the_child_of_a_fork_has_no_logger", FORKS, the_child_of_a_fork_has_no_logger},
+    PHASE(a_checkpoint_opens_and_holds_what_was_there, PLAIN),
+    PHASE(verify_counts_what_is_whole_and_what_is_not, PLAIN),
+    PHASE(the_way_of_writing_can_be_chosen, PLAIN),
+    PHASE(figures_are_those_of_the_store, PLAIN),
+    PHASE(structures_of_any_size_are_filled_as_far_as_both_know, PLAIN),
+    PHASE(the_logger_hears_lines_until_it_is_unset, PLAIN),
+    PHASE(loggers_may_be_changed_from_any_thread, PLAIN),
+    PHASE(the_child_of_a_fork_has_no_logger, FORKS),
     {NULL, PLAIN, NULL},
 };

@@ -189,12 +189,10 @@ static void a_view_needs_a_store(const char *dir) {
 }
 
 const phase views_phases[] = {
-    {"a_view_shows_one_moment_until_it_is_refreshed", PLAIN,
-     a_view_shows_one_moment_until_it_is_refreshed},
-    {"a_view_refuses_every_write", PLAIN, a_view_refuses_every_write},
-    {"a_refresh_shows_all_that_was_written_before_it", PLAIN,
-     a_refresh_shows_all_that_was_written_before_it},
-    {"closing_beside_refreshes_ends_the_view", PLAIN, closing_beside_refreshes_ends_the_view},
-    {"a_view_needs_a_store", PLAIN, a_view_needs_a_store},
+    PHASE(a_view_shows_one_moment_until_it_is_refreshed, PLAIN),
+    PHASE(a_view_refuses_every_write, PLAIN),
+    PHASE(a_refresh_shows_all_that_was_written_before_it, PLAIN),
+    PHASE(closing_beside_refreshes_ends_the_view, PLAIN),
+    PHASE(a_view_needs_a_store, PLAIN),
     {NULL, PLAIN, NULL},
 };

@@ -208,16 +208,13 @@ static void clear_removes_every_key(const char *dir) {
 }
 
 const phase writes_phases[] = {
-    {"clear_removes_every_key", PLAIN, clear_removes_every_key},
-    {"a_batch_is_applied_whole_and_left_as_it_is", PLAIN,
-     a_batch_is_applied_whole_and_left_as_it_is},
-    {"a_batch_is_there_after_reopening", PLAIN, a_batch_is_there_after_reopening},
-    {"what_a_batch_cannot_take_is_refused_and_leaves_it_as_it_was", PLAIN,
-     what_a_batch_cannot_take_is_refused_and_leaves_it_as_it_was},
-    {"swap_tells_what_was_there", PLAIN, swap_tells_what_was_there},
-    {"compare_and_swap_tells_absent_from_empty", PLAIN,
-     compare_and_swap_tells_absent_from_empty},
-    {"many_keys_are_looked_up_in_one_call", PLAIN, many_keys_are_looked_up_in_one_call},
-    {"an_answer_over_the_limit_is_refused", PLAIN, an_answer_over_the_limit_is_refused},
+    PHASE(clear_removes_every_key, PLAIN),
+    PHASE(a_batch_is_applied_whole_and_left_as_it_is, PLAIN),
+    PHASE(a_batch_is_there_after_reopening, PLAIN),
+    PHASE(what_a_batch_cannot_take_is_refused_and_leaves_it_as_it_was, PLAIN),
+    PHASE(swap_tells_what_was_there, PLAIN),
+    PHASE(compare_and_swap_tells_absent_from_empty, PLAIN),
+    PHASE(many_keys_are_looked_up_in_one_call, PLAIN),
+    PHASE(an_answer_over_the_limit_is_refused, PLAIN),
     {NULL, PLAIN, NULL},
 };
