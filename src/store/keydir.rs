@@ -30,7 +30,7 @@
 //! - A lookup that runs beside changes sees each word as it was at some moment during the lookup.
 //!   It can miss a key only if the key was absent, or just being removed or set anew, meanwhile.
 
-use std::fmt;
+use std::{fmt, mem, slice};
 
 use crate::error::{KvsError, Result};
 use crate::store::key_hash::{KeyHash, KeyHasher, SHARD_COUNT};
@@ -127,7 +127,8 @@ impl Table {
     /// Slots from the home of `kept` on, each once, round the end, with their words.
     #[inline]
     fn probe(&self, kept: u32) -> Probe<'_> {
-        Probe { words: &self.words, next: self.home(kept), left: self.words.len() }
+        let (front, rest) = self.words.split_at(self.home(kept));
+        Probe { rest: rest.iter(), end: self.words.len(), front }
     }
 
     #[inline]
@@ -139,10 +140,23 @@ impl Table {
     }
 }
 
+/// As few instructions as can be for each slot: see [`Core::find`](crate::store::Core::find).
 struct Probe<'t> {
-    words: &'t [AtomicU64],
-    next: usize,
-    left: usize,
+    rest: slice::Iter<'t, AtomicU64>,
+    /// Where `rest` ends...
+    end: usize,
+    /// ... and what comes after that: slots from the first on.
+    front: &'t [AtomicU64],
+}
+
+impl Probe<'_> {
+    /// Goes on at the first slot of the table.
+    #[cold]
+    fn turn(&mut self) -> Option<(usize, u64)> {
+        self.end = self.front.len();
+        self.rest = mem::take(&mut self.front).iter();
+        if self.end == 0 { None } else { self.next() }
+    }
 }
 
 impl Iterator for Probe<'_> {
@@ -150,12 +164,11 @@ impl Iterator for Probe<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<(usize, u64)> {
-        self.left = self.left.checked_sub(1)?;
-        let index = self.next;
-        self.next = if index + 1 == self.words.len() { 0 } else { index + 1 };
+        let index = self.end - self.rest.len();
+        let Some(word) = self.rest.next() else { return self.turn() };
         // Acquire: pairs with the Release in `Change::store`, so that the record a word points at
         // can be read.
-        self.words.get(index).map(|word| (index, word.load(Ordering::Acquire)))
+        Some((index, word.load(Ordering::Acquire)))
     }
 }
 

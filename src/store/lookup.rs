@@ -7,11 +7,13 @@
 
 use crate::error::Result;
 use crate::store::Core;
+use crate::store::key_hash::KeyHash;
+use crate::store::location::Location;
 use crate::store::record::{BatchPlace, Kind, Record};
 use crate::store::scratch::Scratch;
 use crate::store::segment::Segment;
 use crate::store::segments::{Look, PREFETCH_KEYS};
-use crate::sync::{Arc, pin, thread};
+use crate::sync::{Arc, Guard, pin, thread};
 use crate::value::Value;
 
 /// How often it looks before it lets other threads go on: some microseconds.
@@ -26,13 +28,56 @@ impl Core {
         read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
     ) -> Result<Option<R>> {
         self.check_not_closed()?;
-        let mut scratch = Scratch::default();
         let hash = self.keydir.hash(key);
         let guard = pin();
+        let Some(first) = self.keydir.candidates(hash, &guard)?.next() else {
+            self.segments.check_certain(None)?;
+            return Ok(None);
+        };
+        match self.glance(key, first, &guard) {
+            Some((segment, record)) => Ok(Some(read(segment, first.offset(), &record))),
+            None => self.find_thoroughly(key, hash, &guard, read),
+        }
+    }
+
+    /// What most lookups find at `location`, in as few instructions as can be: the record of `key`, in
+    /// mapped memory, nothing special, in a store without holes. `None` says nothing at all.
+    ///
+    /// What it is for: while the processor waits for the memory of one lookup, it goes ahead to the
+    /// next one, as long as it has room for the instructions between.
+    #[expect(clippy::inline_always, reason = "a call is instructions")]
+    #[inline(always)]
+    fn glance<'g>(
+        &self,
+        key: &[u8],
+        location: Location,
+        guard: &'g Guard,
+    ) -> Option<(&'g Arc<Segment>, Record<'g>)> {
+        let segment = self.segments.get(location.slot(), guard)?;
+        let offset = location.offset();
+        let record = segment.mapped_record(offset)?;
+        if record.key() != key {
+            return None;
+        }
+        let published = || self.writer.published();
+        let record = record.verify_plain(segment.header.salt, offset, published)?;
+        if self.segments.is_certain() { Some((segment, record)) } else { None }
+    }
+
+    /// As [`Core::find`], for every case there is.
+    #[cold]
+    fn find_thoroughly<R>(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        guard: &Guard,
+        read: impl FnOnce(&Arc<Segment>, u64, &Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let mut scratch = Scratch::default();
         'lookup: loop {
             let mut damage = None;
-            for location in self.keydir.candidates(hash, &guard)? {
-                match self.segments.look(location, key, &guard, &mut scratch) {
+            for location in self.keydir.candidates(hash, guard)? {
+                match self.segments.look(location, key, guard, &mut scratch) {
                     // Compaction moved the record meanwhile: the keydir knows where to.
                     Ok(Look::Gone) => continue 'lookup,
                     Ok(Look::Other) => {}
@@ -112,7 +157,7 @@ pub(super) fn lend(segment: &Arc<Segment>, offset: u64, record: &Record<'_>) -> 
         return Value::from(record.value.to_vec());
     }
     let offset = usize::try_from(offset).expect("a mapped offset fits a usize");
-    let start = offset + record.value_start;
+    let start = offset + record.value_start();
     let lender: Arc<Segment> = Arc::clone(segment);
     Value::lent(lender, start..start + record.value.len())
 }

@@ -316,78 +316,112 @@ pub(crate) fn decode_mark(record: &Record<'_>) -> Option<Seqno> {
 /// else. Lookups meet records in this form and verify those whose key is right.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unverified<'a> {
-    /// The whole record, padding included.
-    bytes: &'a [u8],
-    /// Where expiry and key end and the value begins, and where that ends.
-    key_start: usize,
-    value_start: usize,
-    value_end: usize,
+    header: &'a [u8; HEADER_LEN],
+    /// Expiry, key and value.
+    body: &'a [u8],
+    expiry: &'a [u8],
+    key: &'a [u8],
+    value: &'a [u8],
 }
 
 impl<'a> Unverified<'a> {
     /// The record at the start of `bytes`.
     #[inline]
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Damage> {
-        let (header, _) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Damage::Short)?;
+        let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Damage::Short)?;
         let value_len = u32::from_le_bytes(chunk(header, 16));
+        let value_len = usize::try_from(value_len).map_err(|_| Damage::Short)?;
         let key_len = usize::from(u16::from_le_bytes(chunk(header, 20)));
         let has_expiry = u16::from_le_bytes(chunk(header, 22)) & EXPIRY != 0;
-        let value_len = usize::try_from(value_len).map_err(|_| Damage::Short)?;
-        let key_start = HEADER_LEN + if has_expiry { EXPIRY_LEN } else { 0 };
+        let key_start = if has_expiry { EXPIRY_LEN } else { 0 };
         let value_start = key_start + key_len;
-        let value_end = value_start + value_len;
-        let bytes = bytes.get(..value_end.next_multiple_of(ALIGN)).ok_or(Damage::Short)?;
-        Ok(Self { bytes, key_start, value_start, value_end })
+        let body = rest.get(..value_start + value_len).ok_or(Damage::Short)?;
+        let (front, value) = body.split_at_checked(value_start).ok_or(Damage::Short)?;
+        let (expiry, key) = front.split_at_checked(key_start).ok_or(Damage::Short)?;
+        Ok(Self { header, body, expiry, key, value })
     }
 
     #[inline]
     pub(crate) fn key(&self) -> &'a [u8] {
-        self.bytes.get(self.key_start..self.value_start).unwrap_or_default()
+        self.key
     }
 
     /// Whether it says that it is a put.
     pub(crate) fn is_put(&self) -> bool {
-        self.bytes.get(15).copied().map(u64::from) == Some(Kind::Put.code())
+        u64::from(self.header[15]) == Kind::Put.code()
     }
 
     /// When it says that its key expires. The body is not verified: for statistics only.
+    #[inline]
     pub(crate) fn expiry_ms(&self) -> Option<u64> {
-        if self.key_start == HEADER_LEN { None } else { le_u64(self.bytes, HEADER_LEN) }
+        self.expiry.first_chunk().copied().map(u64::from_le_bytes)
     }
 
     /// Length of the record, padding included, if the header's checksum holds.
     pub(crate) fn trusted_len(&self, salt: Salt, offset: u64) -> Option<usize> {
-        valid_header_len(self.bytes, salt, offset)
+        valid_header_len(self.header, salt, offset)
     }
 
     /// Both checksums checked, for a record at `offset` of the segment with `salt`.
-    #[expect(clippy::inline_always, reason = "a lookup uses few of the parts; 40 instructions")]
-    #[inline(always)]
     pub(crate) fn verify(self, salt: Salt, offset: u64) -> Result<Record<'a>, Damage> {
-        let (header, body) = self.bytes.split_first_chunk::<HEADER_LEN>().ok_or(Damage::Short)?;
-        let body = body.get(..self.value_end - HEADER_LEN).ok_or(Damage::Short)?;
-        check_sums(header, body, salt.seed(offset))?;
-        let word = u64::from_le_bytes(chunk(header, 8));
-        let flags = u16::from_le_bytes(chunk(header, 22));
+        check_sums(self.header, self.body, salt.seed(offset))?;
+        let (code, flags) = self.kind_and_flags();
         if flags & !(MORE | BATCH | EXPIRY) != 0 {
             return Err(Damage::Header);
         }
-        Ok(Record {
-            kind: Kind::from_code(word >> 56).ok_or(Damage::Header)?,
+        let kind = Kind::from_code(code).ok_or(Damage::Header)?;
+        let place = match (flags & BATCH != 0, flags & MORE != 0) {
+            (false, false) => BatchPlace::Alone,
+            (true, true) => BatchPlace::More,
+            (true, false) => BatchPlace::Last,
+            (false, true) => return Err(Damage::Header),
+        };
+        Ok(Record { kind, place, expiry_ms: self.expiry_ms(), ..self.plain() })
+    }
+
+    /// As [`Unverified::verify`], if it is what most records are: a put that never expires, in no
+    /// batch or in one that is published as far as this. `None` says nothing of others.
+    #[expect(clippy::inline_always, reason = "a lookup uses few of the parts")]
+    #[inline(always)]
+    pub(crate) fn verify_plain(
+        self,
+        salt: Salt,
+        offset: u64,
+        published: impl FnOnce() -> Seqno,
+    ) -> Option<Record<'a>> {
+        if check_sums(self.header, self.body, salt.seed(offset)).is_err() {
+            return None;
+        }
+        let (code, flags) = self.kind_and_flags();
+        let record = self.plain();
+        if code != Kind::Put.code() {
+            return None;
+        }
+        if flags != 0 && (flags & !MORE != BATCH || record.seqno > published()) {
+            return None;
+        }
+        Some(record)
+    }
+
+    #[inline]
+    fn kind_and_flags(&self) -> (u64, u16) {
+        let word = u64::from_le_bytes(chunk(self.header, 8));
+        (word >> 56, u16::from_le_bytes(chunk(self.header, 22)))
+    }
+
+    /// As if it were a put by itself.
+    #[inline]
+    fn plain(self) -> Record<'a> {
+        let word = u64::from_le_bytes(chunk(self.header, 8));
+        Record {
+            kind: Kind::Put,
             seqno: Seqno::new(word & Seqno::MAX.get()),
-            place: match (flags & BATCH != 0, flags & MORE != 0) {
-                (false, false) => BatchPlace::Alone,
-                (true, true) => BatchPlace::More,
-                (true, false) => BatchPlace::Last,
-                (false, true) => return Err(Damage::Header),
-            },
-            expiry_ms: if flags & EXPIRY == 0 { None } else { le_u64(body, 0) },
-            key: self.key(),
-            value: self.bytes.get(self.value_start..self.value_end).unwrap_or_default(),
-            value_start: self.value_start,
-            body_crc: u32::from_le_bytes(chunk(header, 4)),
-            len: self.bytes.len(),
-        })
+            place: BatchPlace::Alone,
+            expiry_ms: None,
+            key: self.key,
+            value: self.value,
+            body_crc: u32::from_le_bytes(chunk(self.header, 4)),
+        }
     }
 }
 
@@ -433,10 +467,7 @@ pub(crate) struct Record<'a> {
     pub(crate) expiry_ms: Option<u64>,
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
-    /// Where the value starts, from the start of the record.
-    pub(crate) value_start: usize,
     body_crc: u32,
-    len: usize,
 }
 
 impl<'a> Record<'a> {
@@ -448,13 +479,20 @@ impl<'a> Record<'a> {
         if bytes.len() < HEADER_LEN {
             return Err(Damage::Short);
         }
-        valid_header_len(bytes, salt, offset).ok_or(Damage::Header)?;
+        let len = valid_header_len(bytes, salt, offset).ok_or(Damage::Header)?;
+        let bytes = bytes.get(..len).ok_or(Damage::Short)?;
         Unverified::parse(bytes)?.verify(salt, offset)
     }
 
     /// Length of the record, padding included.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        record_len(self.expiry_ms.is_some(), self.key.len(), self.value.len())
+    }
+
+    /// Where the value starts, from the start of the record.
+    pub(crate) fn value_start(&self) -> usize {
+        let expiry_len = if self.expiry_ms.is_some() { EXPIRY_LEN } else { 0 };
+        HEADER_LEN + expiry_len + self.key.len()
     }
 }
 
@@ -523,16 +561,26 @@ pub(crate) fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 #[target_feature(enable = "sse4.2")]
 #[inline]
 fn crc32c_sse42(crc: u32, bytes: &[u8]) -> u32 {
-    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
+    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
 
     let mut state = u64::from(!crc);
-    let mut words = bytes.chunks_exact(8);
-    for word in &mut words {
-        let word = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
-        state = _mm_crc32_u64(state, word);
+    let mut bytes = bytes;
+    while let Some((four, rest)) = bytes.split_first_chunk::<32>() {
+        for word in four.as_chunks::<8>().0 {
+            state = _mm_crc32_u64(state, u64::from_le_bytes(*word));
+        }
+        bytes = rest;
+    }
+    while let Some((word, rest)) = bytes.split_first_chunk::<8>() {
+        state = _mm_crc32_u64(state, u64::from_le_bytes(*word));
+        bytes = rest;
     }
     let mut state = u32::try_from(state).expect("the instruction zeroes the high half");
-    for byte in words.remainder() {
+    if let Some((half, rest)) = bytes.split_first_chunk::<4>() {
+        state = _mm_crc32_u32(state, u32::from_le_bytes(*half));
+        bytes = rest;
+    }
+    for byte in bytes {
         state = _mm_crc32_u8(state, *byte);
     }
     !state
@@ -593,7 +641,7 @@ mod tests {
                 assert_eq!((record.kind, record.key, record.value), (Kind::Put, key, value));
                 assert_eq!((record.place, record.seqno), (place, Seqno::new(7)));
                 assert_eq!(record.len(), bytes.len());
-                assert_eq!(&bytes[record.value_start..][..value.len()], value);
+                assert_eq!(&bytes[record.value_start()..][..value.len()], value);
             }
         }
     }

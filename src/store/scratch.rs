@@ -5,7 +5,6 @@
 //! none.
 
 use std::cell::Cell;
-use std::mem;
 
 /// Space above this is given back after use (1 MiB).
 const KEPT_LEN_MAX: usize = 1 << 20;
@@ -16,27 +15,28 @@ thread_local! {
 
 /// A buffer that comes from its thread when it is needed, and goes back there.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch(Vec<u8>);
+pub(crate) struct Scratch(Option<Vec<u8>>);
 
 impl Scratch {
     /// The buffer, with whatever is in it.
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
-        if self.0.capacity() == 0 {
-            self.0 = KEPT.take();
-        }
-        &mut self.0
+        self.0.get_or_insert_with(|| KEPT.take())
     }
 }
 
 impl Drop for Scratch {
     #[inline]
     fn drop(&mut self) {
-        if self.0.capacity() > 0 {
-            let mut bytes = mem::take(&mut self.0);
-            bytes.clear();
-            bytes.shrink_to(KEPT_LEN_MAX);
-            // A thread that is ending keeps nothing.
-            let _ = KEPT.try_with(|kept| kept.set(bytes));
+        if let Some(bytes) = self.0.take() {
+            give_back(bytes);
         }
     }
+}
+
+#[cold]
+fn give_back(mut bytes: Vec<u8>) {
+    bytes.clear();
+    bytes.shrink_to(KEPT_LEN_MAX);
+    // A thread that is ending keeps nothing.
+    let _ = KEPT.try_with(|kept| kept.set(bytes));
 }

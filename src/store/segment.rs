@@ -314,6 +314,12 @@ impl Segment {
         Unverified::parse(bytes).map_err(|damage| self.corrupt(offset, damage))
     }
 
+    /// The record at `offset`, if it is mapped and there.
+    #[inline]
+    pub(crate) fn mapped_record(&self, offset: u64) -> Option<Unverified<'_>> {
+        Unverified::parse(self.log.mapped_from(offset)?).ok()
+    }
+
     /// Begins to fetch the beginning of the record at `offset`, if it is mapped: its header, and
     /// mostly its key.
     #[inline]
