@@ -41,6 +41,9 @@
 //! a length can be trusted before it is used.
 #![expect(unsafe_code, reason = "the processor's CRC-32C instruction, which crc32c cannot inline")]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
+
 use crate::store::location::Seqno;
 
 /// Length of the fixed part of a record, in bytes.
@@ -561,29 +564,36 @@ pub(crate) fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 #[target_feature(enable = "sse4.2")]
 #[inline]
 fn crc32c_sse42(crc: u32, bytes: &[u8]) -> u32 {
-    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
-
     let mut state = u64::from(!crc);
     let mut bytes = bytes;
-    while let Some((four, rest)) = bytes.split_first_chunk::<32>() {
-        for word in four.as_chunks::<8>().0 {
-            state = _mm_crc32_u64(state, u64::from_le_bytes(*word));
-        }
-        bytes = rest;
+    while let Some((words, rest)) = bytes.split_first_chunk::<64>() {
+        (state, bytes) = (crc32c_words(state, words), rest);
     }
-    while let Some((word, rest)) = bytes.split_first_chunk::<8>() {
-        state = _mm_crc32_u64(state, u64::from_le_bytes(*word));
-        bytes = rest;
+    if let Some((words, rest)) = bytes.split_first_chunk::<32>() {
+        (state, bytes) = (crc32c_words(state, words), rest);
     }
-    let mut state = u32::try_from(state).expect("the instruction zeroes the high half");
+    if let Some((words, rest)) = bytes.split_first_chunk::<16>() {
+        (state, bytes) = (crc32c_words(state, words), rest);
+    }
+    if let Some((word, rest)) = bytes.split_first_chunk::<8>() {
+        (state, bytes) = (_mm_crc32_u64(state, u64::from_le_bytes(*word)), rest);
+    }
+    let mut state = u32::try_from(state & 0xFFFF_FFFF).expect("32 bits");
     if let Some((half, rest)) = bytes.split_first_chunk::<4>() {
-        state = _mm_crc32_u32(state, u32::from_le_bytes(*half));
-        bytes = rest;
+        (state, bytes) = (_mm_crc32_u32(state, u32::from_le_bytes(*half)), rest);
     }
     for byte in bytes {
         state = _mm_crc32_u8(state, *byte);
     }
     !state
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+#[inline]
+fn crc32c_words<const N: usize>(state: u64, words: &[u8; N]) -> u64 {
+    let next = |state, word: &[u8; 8]| _mm_crc32_u64(state, u64::from_le_bytes(*word));
+    words.as_chunks().0.iter().fold(state, next)
 }
 
 /// Puts the checksums right of the record that begins `bytes`, as far as it is whole, and returns

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
 
-use crate::data::{ABSENT, Keys, Order, Values, zipf};
+use crate::data::{ABSENT, Keys, Order, Values, random, zipf};
 use crate::drive::{Plan, SAMPLE_EVERY, Timing, Worker, drive};
 use crate::machine;
 use crate::outcome::Outcome;
-use crate::store::{Durability, OpenOptions, Pair, Result as StoreResult, Session, Store};
+use crate::store::{Durability, Key, OpenOptions, Pair, Result as StoreResult, Session, Store};
 use crate::stores;
 use crate::workload::{BATCH_LEN, Kind, Workload};
 
@@ -158,15 +158,10 @@ impl<'a> Bench<'a> {
                     Ok(true)
                 })
             }
-            Kind::Read => self.drive(store, self.plan(keys.min(READS_MAX)), |worker, _| {
-                let index = worker.random.random_range(0..keys);
-                self.get(&mut *worker.session, index)
-            }),
-            Kind::ReadMissing => self.drive(store, self.plan(keys.min(READS_MAX)), |worker, _| {
-                let index = worker.random.random_range(0..keys);
-                let key = self.keys.key(ABSENT + index);
-                Ok(!worker.session.get(&key, &mut |_| {})?)
-            }),
+            Kind::Read => self.read(store, 0, |session, key| self.get(session, key)),
+            Kind::ReadMissing => {
+                self.read(store, ABSENT, |session, key| Ok(!session.get(key, &mut |_| {})?))
+            }
             Kind::Mixed { writes_percent } => self.mixed(store, writes_percent),
             Kind::Scan => self.walk(store, ordered, |session, see| session.scan(see)),
             Kind::Iterate => self.walk(store, false, |session, see| session.iterate(see)),
@@ -187,12 +182,33 @@ impl<'a> Bench<'a> {
         Order::new(self.spec.keys, 0x6f72_6465)
     }
 
+    /// Calls `read` with keys that are drawn from those of the indices from `first` on. They are
+    /// made before the clock starts: a processor goes ahead from one read to the next, as far as
+    /// it has room for the instructions between.
+    fn read(
+        &self,
+        store: &dyn Store,
+        first: u64,
+        read: impl Fn(&mut dyn Session, &Key) -> Result<bool> + Sync,
+    ) -> Result<Timing> {
+        let plan = self.plan(self.spec.keys.min(READS_MAX));
+        let draw = |thread| {
+            let mut random = random(1000 + thread);
+            let mut key = || self.keys.key(first + random.random_range(0..self.spec.keys));
+            (0..plan.calls).map(|_| key()).collect::<Vec<_>>()
+        };
+        let drawn: Vec<_> = (0..plan.threads as u64).map(draw).collect();
+        self.drive(store, plan, |worker, call| {
+            let place = usize::try_from(call).expect("drawn in memory");
+            read(&mut *worker.session, &drawn[worker.index][place])
+        })
+    }
+
     /// Reads a key that is there; whether its value is right.
     #[inline]
-    fn get(&self, session: &mut dyn Session, index: u64) -> Result<bool> {
-        let key = self.keys.key(index);
+    fn get(&self, session: &mut dyn Session, key: &Key) -> Result<bool> {
         let mut is_right = false;
-        session.get(&key, &mut |value| is_right = self.values.is_plausible(&key, value))?;
+        session.get(key, &mut |value| is_right = self.values.is_plausible(key, value))?;
         Ok(is_right)
     }
 
@@ -242,7 +258,7 @@ impl<'a> Bench<'a> {
             let place = usize::try_from(call).expect("drawn in memory");
             let index = u64::from(drawn[worker.index][place]);
             if worker.random.random_range(0..100) >= writes_percent {
-                return self.get(&mut *worker.session, index);
+                return self.get(&mut *worker.session, &self.keys.key(index));
             }
             let key = self.keys.key(index);
             self.values.write(&key, MIXED, &mut worker.value);

@@ -40,7 +40,7 @@ struct Kvs(KvStore);
 
 impl Store for Kvs {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(KvsSession { store: &self.0, buffer: Vec::new(), batch: WriteBatch::new() }))
+        Ok(Box::new(KvsSession { store: &self.0, batch: WriteBatch::new() }))
     }
 
     fn sync(&self) -> Result<()> {
@@ -54,7 +54,6 @@ impl Store for Kvs {
 
 struct KvsSession<'a> {
     store: &'a KvStore,
-    buffer: Vec<u8>,
     batch: WriteBatch,
 }
 
@@ -72,11 +71,7 @@ impl Session for KvsSession<'_> {
     }
 
     fn get(&mut self, key: &Key, see: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let found = self.store.get_into(key, &mut self.buffer)?;
-        if found {
-            see(&self.buffer);
-        }
-        Ok(found)
+        Ok(self.store.get_with(key, |value| see(value))?.is_some())
     }
 
     fn remove(&mut self, key: &Key) -> Result<()> {
