@@ -87,7 +87,7 @@ use crate::store::record::Draft;
 use crate::store::segments::Segments;
 use crate::store::unordered::Unordered;
 use crate::store::writer::{Entry, Op, OpKind, Outcome, Writer};
-use crate::sync::{Arc, AtomicBool, Mutex, Signal, thread};
+use crate::sync::{Arc, AtomicBool, Guard, Mutex, Signal, pin, thread};
 use crate::value::Value;
 use crate::write_batch::{BatchOp, Write, WriteBatch, WriteDone};
 
@@ -291,7 +291,7 @@ impl KvsEngine for KvStore {
             return self.core.writer.check_open();
         }
         let (kind, sync) = (OpKind::Apply, options.sync);
-        self.core.writer.write(&Op { kind, entries: &entries, sync }).map(drop)
+        self.core.writer.write(&Op { kind, entries: &entries, sync }, pin()).map(drop)
     }
 
     fn clear(&self) -> Result<()> {
@@ -403,19 +403,19 @@ impl Core {
         key: &[u8],
         draft: impl FnOnce() -> Draft<'a>,
     ) -> Result<Outcome> {
-        let hash = self.keydir.hash(key);
-        self.keydir.prefetch(hash);
+        let (hash, guard) = (self.keydir.hash(key), pin());
+        self.keydir.prefetch_change(hash, &guard);
         let entries = [Entry { hash, draft: draft() }];
-        self.writer.write(&Op { kind, entries: &entries, sync: false })
+        self.writer.write(&Op { kind, entries: &entries, sync: false }, guard)
     }
 
     fn write_then(&self, write: &Write, done: WriteDone) {
         let entries = match write {
             Write::Set { key, value } => check_key(key)
                 .and_then(|()| check_value(value))
-                .map(|()| vec![self.entry(Draft::put(key, value))]),
+                .map(|()| vec![self.entry(Draft::put(key, value), &pin())]),
             Write::Remove { key } if key.len() > KEY_LEN_MAX => Err(KvsError::KeyNotFound),
-            Write::Remove { key } => Ok(vec![self.entry(Draft::tombstone(key))]),
+            Write::Remove { key } => Ok(vec![self.entry(Draft::tombstone(key), &pin())]),
             Write::Batch(batch) => self.entries(batch),
         };
         let kind = match write {
@@ -431,15 +431,16 @@ impl Core {
         }
     }
 
-    fn entry<'a>(&self, draft: Draft<'a>) -> Entry<'a> {
+    fn entry<'a>(&self, draft: Draft<'a>, guard: &Guard) -> Entry<'a> {
         let hash = self.keydir.hash(draft.key);
-        self.keydir.prefetch(hash);
+        self.keydir.prefetch_change(hash, guard);
         Entry { hash, draft }
     }
 
     /// The last operation of the batch on each key, the longest one at the end.
     fn entries<'a>(&self, batch: &'a WriteBatch) -> Result<Vec<Entry<'a>>> {
-        let mut seen = HashSet::new();
+        let guard = pin();
+        let mut seen = HashSet::with_capacity(batch.len());
         let mut entries = Vec::with_capacity(batch.len());
         for op in batch.ops().iter().rev() {
             let (key, value) = match op {
@@ -453,7 +454,7 @@ impl Core {
                     Some((value, expiry_ms)) => Draft::put_with(key, value, expiry_ms),
                     None => Draft::tombstone(key),
                 };
-                entries.push(self.entry(draft));
+                entries.push(self.entry(draft, &guard));
             }
         }
         // A location says where a record begins: only the last one may reach beyond what it says.

@@ -18,6 +18,9 @@ use crossbeam_epoch::{Atomic, Owned};
 
 pub(crate) use std::sync::Arc;
 
+/// For what is reached under a lock only: no checker looks at its order.
+pub(crate) use std::sync::atomic::AtomicU16;
+
 /// A value on cache lines of its own: what one thread writes all the time is not on a line that
 /// others only read.
 pub(crate) use crossbeam_utils::CachePadded;

@@ -38,7 +38,8 @@ use crate::store::key_order::KeyOrder;
 use crate::store::location::Location;
 use crate::store::prefetch::prefetch;
 use crate::sync::{
-    Arc, AtomicU64, AtomicUsize, CachePadded, EpochCell, Guard, Mutex, MutexGuard, Ordering, pin,
+    Arc, AtomicU16, AtomicU64, AtomicUsize, CachePadded, EpochCell, Guard, Mutex, MutexGuard,
+    Ordering, pin,
 };
 
 const EMPTY: u64 = 0;
@@ -77,14 +78,16 @@ pub(crate) struct Keydir {
 /// Without words: pending.
 struct Table {
     words: Box<[AtomicU64]>,
+    /// For each slot, the 16 bits of the hash that its word does not hold. Only those who hold the
+    /// lock of the books look at it; it is here so that it can be prefetched without.
+    beside: Box<[AtomicU16]>,
 }
 
 /// What only those who change a shard need. Aligned, so that they do not slow those who change its
 /// neighbours.
 #[repr(align(64))]
+#[derive(Default)]
 struct Books {
-    /// For each slot, the 16 bits of the hash that its word does not hold.
-    beside: Box<[u16]>,
     /// Slots that hold a word.
     live: usize,
     /// Slots that are not empty.
@@ -93,23 +96,23 @@ struct Books {
 
 impl Table {
     fn new(capacity: usize) -> Self {
-        Self { words: (0..capacity).map(|_| AtomicU64::new(EMPTY)).collect() }
+        let words = (0..capacity).map(|_| AtomicU64::new(EMPTY)).collect();
+        Self { words, beside: (0..capacity).map(|_| AtomicU16::new(0)).collect() }
     }
 
     /// A table for `count` entries, given by the kept bits of their hashes and their words, and
     /// its books. There is room for half as many more before it is full enough to grow.
     fn of(count: usize, entries: impl Iterator<Item = (u32, u64)>) -> (Self, Books) {
         let table = Self::new((count * 2).max(CAPACITY_MIN));
-        let mut beside = vec![0; table.words.len()].into_boxed_slice();
         for (kept, word) in entries {
             let free = table.probe(kept).find(|(_, word)| *word == EMPTY);
             let (index, _) = free.expect("half of the slots is empty");
-            // Relaxed: the new table is published by `EpochCell::replace`, with Release.
+            // Relaxed, both: the new table is published by `EpochCell::replace`, with Release.
             table.words.get(index).expect("probed").store(word, Ordering::Relaxed);
-            *beside.get_mut(index).expect("as long as the table") =
-                u16::try_from(kept >> 16).expect("16 bits");
+            let beside = u16::try_from(kept >> 16).expect("16 bits");
+            table.beside.get(index).expect("as many").store(beside, Ordering::Relaxed);
         }
-        (table, Books { beside, live: count, used: count })
+        (table, Books { live: count, used: count })
     }
 
     /// Whether its entries are still to be loaded.
@@ -180,10 +183,9 @@ impl Keydir {
         source: Arc<dyn ShardSource>,
         key_count: Option<u64>,
     ) -> Self {
-        let books = || Mutex::new(Books { beside: Box::default(), live: 0, used: 0 });
         Self {
             tables: (0..SHARD_COUNT).map(|_| EpochCell::new(Table::new(0))).collect(),
-            books: (0..SHARD_COUNT).map(|_| books()).collect(),
+            books: (0..SHARD_COUNT).map(|_| Mutex::default()).collect(),
             hasher,
             order: KeyOrder::default(),
             source: Mutex::new(Some(source)),
@@ -214,12 +216,21 @@ impl Keydir {
         self.hasher
     }
 
-    /// Begins to fetch the home slot of `hash`, for whoever will ask for it or change it soon.
+    /// Begins to fetch the home slot of `hash`, for whoever will ask for it soon.
     #[inline]
-    pub(crate) fn prefetch(&self, hash: KeyHash) {
-        let guard = pin();
-        let table = self.table(hash.shard()).load(&guard);
+    pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard) {
+        let table = self.table(hash.shard()).load(guard);
         table.words.get(table.home(hash.kept())).map(prefetch);
+    }
+
+    /// Begins to fetch the home slot of `hash` and what is beside it, for whoever will change them
+    /// soon: what it has written must have arrived before it can let go of the lock.
+    #[inline]
+    pub(crate) fn prefetch_change(&self, hash: KeyHash, guard: &Guard) {
+        let table = self.table(hash.shard()).load(guard);
+        let home = table.home(hash.kept());
+        table.words.get(home).map(prefetch);
+        table.beside.get(home).map(prefetch);
     }
 
     /// Loads what is pending, shard by shard, until `stop` says so.
@@ -434,7 +445,8 @@ impl Keydir {
     /// Memory that the entries take, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let per_slot = size_of::<u64>() + size_of::<u16>();
-        let slots: usize = self.books.iter().map(|books| books.lock().beside.len()).sum();
+        let guard = pin();
+        let slots: usize = self.tables.iter().map(|table| table.load(&guard).words.len()).sum();
         let shard = size_of::<EpochCell<Table>>() + size_of::<Table>() + size_of::<Mutex<Books>>();
         let fixed = size_of::<Self>() + SHARD_COUNT * shard;
         u64::try_from(slots * per_slot + fixed).expect("memory fits 64 bits")
@@ -488,8 +500,9 @@ impl Change<'_> {
             .expect("a quarter of the slots is empty");
         self.books.live += 1;
         self.books.used += usize::from(previous == EMPTY);
-        if let Some(beside) = self.books.beside.get_mut(index) {
-            *beside = self.hash.beside();
+        if let Some(beside) = self.table.beside.get(index) {
+            // Relaxed: under the lock that `self` holds.
+            beside.store(self.hash.beside(), Ordering::Relaxed);
         }
         self.store(index, word(self.hash, location));
     }
@@ -538,13 +551,13 @@ impl Change<'_> {
     /// Replaces the table by one in which every other slot is in use, without deleted slots, and
     /// with an entry for `added`.
     fn rebuild(&mut self, added: Option<Location>) {
-        let kept = |(word, high): (&AtomicU64, &u16)| {
-            // Relaxed: words change only under the lock that `self` holds.
-            let word = word.load(Ordering::Relaxed);
+        let kept = |(word, beside): (&AtomicU64, &AtomicU16)| {
+            // Relaxed, both: they change only under the lock that `self` holds.
+            let (word, high) = (word.load(Ordering::Relaxed), beside.load(Ordering::Relaxed));
             let tag = u32::try_from(word >> Location::BITS).expect("16 bits");
-            (word > DELETED).then(|| (u32::from(*high) << 16 | tag, word))
+            (word > DELETED).then(|| (u32::from(high) << 16 | tag, word))
         };
-        let live = self.table.words.iter().zip(&self.books.beside).filter_map(kept);
+        let live = self.table.words.iter().zip(&self.table.beside).filter_map(kept);
         let added_word = added.map(|location| (self.hash.kept(), word(self.hash, location)));
         let count = self.books.live + usize::from(added.is_some());
         let (table, books) = Table::of(count, live.chain(added_word));
@@ -695,9 +708,8 @@ mod tests {
             }
         }
         assert!(keydir.bytes() <= before * 2, "{} bytes", keydir.bytes());
-        for books in &keydir.books {
-            let books = books.lock();
-            assert!(books.used * 4 <= books.beside.len() * 3);
+        for (table, books) in keydir.tables.iter().zip(&keydir.books) {
+            assert!(books.lock().used * 4 <= table.load(&pin()).words.len() * 3);
         }
     }
 

@@ -44,7 +44,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
 
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 
 /// Length of the fixed part of a record, in bytes.
 pub(crate) const HEADER_LEN: usize = 24;
@@ -213,14 +213,16 @@ impl<'a> Draft<'a> {
         place: BatchPlace,
     ) {
         let start = buffer.len();
-        let offset = base + u64::try_from(start).expect("a buffer length fits 64 bits");
+        let offset = base + len_of(start);
+        let len = self.len();
+        buffer.reserve(len);
         buffer.extend_from_slice(&self.header(salt.seed(offset), seqno, place));
         if let Some(expiry_ms) = self.expiry_ms {
             buffer.extend_from_slice(&expiry_ms.to_le_bytes());
         }
         buffer.extend_from_slice(self.key);
         buffer.extend_from_slice(self.value);
-        buffer.resize(start + self.len(), 0);
+        buffer.resize(start + len, 0);
     }
 
     fn header(&self, seed: u32, seqno: Seqno, place: BatchPlace) -> [u8; HEADER_LEN] {
@@ -233,20 +235,14 @@ impl<'a> Draft<'a> {
             BatchPlace::Last => BATCH,
         } | if self.expiry_ms.is_some() { EXPIRY } else { 0 };
         let mut header = [0; HEADER_LEN];
-        put_bytes(&mut header, 4, &self.body_crc.to_le_bytes());
-        put_bytes(&mut header, 8, &(seqno.get() | self.kind.code() << 56).to_le_bytes());
-        put_bytes(&mut header, 16, &value_len.to_le_bytes());
-        put_bytes(&mut header, 20, &key_len.to_le_bytes());
-        put_bytes(&mut header, 22, &flags.to_le_bytes());
+        header[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
+        header[8..16].copy_from_slice(&(seqno.get() | self.kind.code() << 56).to_le_bytes());
+        header[16..20].copy_from_slice(&value_len.to_le_bytes());
+        header[20..22].copy_from_slice(&key_len.to_le_bytes());
+        header[22..].copy_from_slice(&flags.to_le_bytes());
         let crc = crc32c(seed, &header[4..]);
-        put_bytes(&mut header, 0, &crc.to_le_bytes());
+        header[..4].copy_from_slice(&crc.to_le_bytes());
         header
-    }
-}
-
-fn put_bytes(header: &mut [u8; HEADER_LEN], at: usize, bytes: &[u8]) {
-    for (to, from) in header.iter_mut().skip(at).zip(bytes) {
-        *to = *from;
     }
 }
 

@@ -348,7 +348,7 @@ impl Segments {
         keys: impl Iterator<Item = &'k [u8]> + Clone,
     ) {
         let guard = pin();
-        keys.clone().for_each(|key| keydir.prefetch(keydir.hash(key)));
+        keys.clone().for_each(|key| keydir.prefetch(keydir.hash(key), &guard));
         for key in keys {
             let candidates = keydir.candidates(keydir.hash(key), &guard);
             for location in candidates.into_iter().flatten() {

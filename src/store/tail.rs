@@ -99,53 +99,66 @@ impl Tail {
         (overwritten + len_of(TAIL_LEN)).next_multiple_of(len_of(TAIL_LEN))
     }
 
-    /// Puts `bytes` at position `at`. One thread at a time, at rising positions. Everything that
+    /// Puts `bytes`, whole words, at position `at`. One thread at a time, at rising positions. All that
     /// lies a tail's length before their end was flushed, and those who read know it.
     pub(crate) fn put(&self, at: u64, bytes: &[u8]) {
         let end = at + len_of(bytes.len());
-        debug_assert!(bytes.len() <= TAIL_LEN && at.is_multiple_of(8), "{at}: {}", bytes.len());
+        let len = bytes.len();
+        debug_assert!(
+            len <= TAIL_LEN && len % WORD_LEN == 0 && at.is_multiple_of(8),
+            "{at}: {len}"
+        );
         // Release: pairs with the Acquire in `copy`: who sees it sees that they were flushed.
         self.overwritten.store(end.saturating_sub(len_of(TAIL_LEN)), Ordering::Release);
         // Pairs with the fence in `copy`.
         fence(Ordering::Release);
-        for (word, bytes) in self.words_from(at).zip(bytes.chunks(WORD_LEN)) {
-            // Relaxed: the fences order it. `LogFile::len` publishes it.
-            word.store(u64::from_ne_bytes(padded(bytes)), Ordering::Relaxed);
-        }
+        let (bytes, _) = bytes.as_chunks();
+        let (words, first_words) = self.words_from(at);
+        let (before, after) = bytes.split_at(bytes.len().min(words.len()));
+        store(words, before);
+        store(first_words, after);
     }
 
     /// Copies what lies from `at` on into `buffer`; false if it was overwritten. All of it was put.
     pub(crate) fn copy(&self, at: u64, buffer: &mut [u8]) -> bool {
         debug_assert!(buffer.len() <= TAIL_LEN && at.is_multiple_of(8), "{at}: {}", buffer.len());
-        for (bytes, word) in buffer.chunks_mut(WORD_LEN).zip(self.words_from(at)) {
-            // Relaxed: the fence below orders it.
-            let word = word.load(Ordering::Relaxed).to_ne_bytes();
-            if let Some(word) = word.get(..bytes.len()) {
-                bytes.copy_from_slice(word);
-            }
-        }
+        let (words, first_words) = self.words_from(at);
+        let (before, after) = buffer.split_at_mut(buffer.len().min(words.len() * WORD_LEN));
+        load(words, before);
+        load(first_words, after);
         // Pairs with the fence in `put`: if a word above was put later, so was `overwritten`.
         fence(Ordering::Acquire);
         // Acquire: pairs with the Release in `put`.
         self.overwritten.load(Ordering::Acquire) <= at
     }
 
-    /// The words from position `at` on, round the end.
-    fn words_from(&self, at: u64) -> impl Iterator<Item = &AtomicU64> {
+    /// The words from position `at` on: those up to the end, and those before, which come next.
+    fn words_from(&self, at: u64) -> (&[AtomicU64], &[AtomicU64]) {
         let place = usize::try_from(at % len_of(TAIL_LEN)).expect("less than a length");
-        let (front, back) = self.words.split_at(place / WORD_LEN);
-        back.iter().chain(front)
+        let (before, from) = self.words.split_at(place / WORD_LEN);
+        (from, before)
     }
 }
 
-/// The bytes of a word, with zeros where there are none.
+/// Puts `bytes` into the first of `words`.
 #[inline]
-fn padded(bytes: &[u8]) -> [u8; WORD_LEN] {
-    bytes.try_into().unwrap_or_else(|_| {
-        let mut word = [0; WORD_LEN];
-        word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        word
-    })
+fn store(words: &[AtomicU64], bytes: &[[u8; WORD_LEN]]) {
+    for (word, bytes) in words.iter().zip(bytes) {
+        // Relaxed: the fences in `put` order it. `LogFile::len` publishes it.
+        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+    }
+}
+
+/// Fills `bytes` from the first of `words`.
+#[inline]
+fn load(words: &[AtomicU64], bytes: &mut [u8]) {
+    for (word, bytes) in words.iter().zip(bytes.chunks_mut(WORD_LEN)) {
+        // Relaxed: the fence in `copy` orders it.
+        let word = word.load(Ordering::Relaxed).to_ne_bytes();
+        if let Some(word) = word.get(..bytes.len()) {
+            bytes.copy_from_slice(word);
+        }
+    }
 }
 
 /// What lies in a tail at one moment, for whoever reads a log that its writer left unsealed, or is

@@ -26,7 +26,7 @@ use crate::store::stats::{Progress, SegmentStats, Stats};
 use crate::store::survey;
 use crate::store::verify::{self, VerifyReport};
 use crate::store::writer::{Entry, Op, OpKind};
-use crate::sync::Arc;
+use crate::sync::{Arc, pin};
 
 impl KvStore {
     /// Figures about the store. Takes locks, briefly: not for every read. Waits until the index is
@@ -191,7 +191,7 @@ impl KvStore {
             &mut |draft| {
                 let entries = [Entry { hash: store.core.keydir.hash(draft.key), draft: *draft }];
                 let op = Op { kind: OpKind::Apply, entries: &entries, sync: false };
-                store.core.writer.write(&op).map(drop)
+                store.core.writer.write(&op, pin()).map(drop)
             },
             progress,
         )?;

@@ -146,12 +146,14 @@ impl Writer {
     }
 
     /// Does `op` and returns when it is published, and durable if `op` or the store asks for it.
-    pub(crate) fn write(&self, op: &Op<'_>) -> Result<Outcome> {
+    /// The caller is pinned: within that, pins cost next to nothing. Here it ends, before any wait.
+    pub(crate) fn write(&self, op: &Op<'_>, guard: Guard) -> Result<Outcome> {
         self.check_open()?;
-        self.prefetch(op);
+        op.entries.iter().for_each(|entry| self.prefetch_replaced(entry, &guard));
         if let Some(lane) = self.try_lane(op) {
-            return self.lead_alone(lane, op);
+            return self.lead_alone(lane, op, guard);
         }
+        drop(guard);
         let ticket = Ticket::new();
         let reply = Reply::Waiter(Waiter(Arc::clone(&ticket)));
         let request = Request { op: QueuedOp::new(op), reply };
@@ -211,12 +213,20 @@ impl Writer {
         })
     }
 
-    fn lead_alone(&self, mut lane: MutexGuard<'_, Box<Lane>>, op: &Op<'_>) -> Result<Outcome> {
+    fn lead_alone(
+        &self,
+        mut lane: MutexGuard<'_, Box<Lane>>,
+        op: &Op<'_>,
+        guard: Guard,
+    ) -> Result<Outcome> {
         let _poisons = PoisonsInPanic(self);
         let sync = op.sync || self.durability == Durability::Sync;
+        let pinned = (!sync).then_some(guard);
         let outcome = self.stage(&mut lane, op.kind, op.entries, false);
-        self.commit(&mut lane, sync)?;
-        outcome
+        let committed = self.commit(&mut lane, sync);
+        drop(pinned);
+        self.throttle(&mut lane);
+        committed.and(outcome)
     }
 
     /// Leads everyone who waits when the lane is free. By who was told to.
@@ -260,6 +270,7 @@ impl Writer {
         calls: &mut Calls,
     ) {
         let committed = self.commit(lane, sync);
+        self.throttle(lane);
         for (reply, outcome) in replies.drain(..) {
             let outcome = match &committed {
                 Ok(()) => outcome,
@@ -314,14 +325,8 @@ impl Writer {
         Ok(if done { Outcome::Done } else { Outcome::Refused })
     }
 
-    /// Begins to fetch what the lane will look at, before it is taken: waiting for memory there
-    /// would make all others wait.
-    fn prefetch(&self, op: &Op<'_>) {
-        let guard = pin();
-        op.entries.iter().for_each(|entry| self.prefetch_replaced(entry, &guard));
-    }
-
     /// Begins to fetch the record that publication will look at, to tell whether it is of this key.
+    /// Before the lane is taken: who waits for memory there makes all others wait.
     #[inline]
     fn prefetch_replaced(&self, entry: &Entry<'_>, guard: &Guard) {
         let candidates = self.keydir.candidates(entry.hash, guard);
@@ -441,7 +446,6 @@ impl Writer {
             })
         });
         lane.clear();
-        self.throttle(lane);
         published
     }
 
