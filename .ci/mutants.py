@@ -44,7 +44,7 @@ TESTS = ["--config-file", str(ROOT / ".ci" / "nextest.toml"), "--profile"]
 POWER_LOSSES = "1500"
 
 ROOMS = {
-    "record": ["src/store/record.rs"],
+    "record": ["src/store/record.rs", "src/store/checksum.rs"],
     "manifest": ["src/store/manifest.rs"],
     "recovery": ["src/store/recovery.rs", "src/store/log_end.rs"],
     "compaction": ["src/store/compaction.rs", "src/store/compaction/*.rs"],

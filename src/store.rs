@@ -8,6 +8,7 @@
 //! Read them in this order: `record`, `segment`, `keydir`, `segments`, `writer`, `recovery`,
 //! `compaction`.
 
+mod checksum;
 mod location;
 mod record;
 

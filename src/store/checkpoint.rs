@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::error::{KvsError, Result};
 use crate::logger::Logger;
 use crate::store::disk::{Disk, DiskFile};
+use crate::store::location::len_of;
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
 use crate::store::segment::Segment;
@@ -161,7 +162,7 @@ fn copy_bytes(
         piece.truncate(left);
         source.read_at(&mut piece, offset)?;
         copy.write_at(&piece, offset)?;
-        offset += u64::try_from(piece.len()).expect("a length fits 64 bits");
+        offset += len_of(piece.len());
         meter.at(offset);
     }
     Ok(())

@@ -30,6 +30,7 @@ use std::{fmt, io, mem, slice, thread};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::{KvsError, Result};
+use crate::store::location::len_of;
 #[cfg(any(test, loom, shuttle, fuzzing))]
 use crate::sync::Arc;
 use crate::sync::AtomicU64;
@@ -313,7 +314,7 @@ impl DiskFile for RealFile {
 
     fn map_shared(&self, len: usize) -> Result<Words> {
         // Writing beyond the end of the file would kill the process.
-        if self.len()? < u64::try_from(len).expect("a length fits 64 bits") {
+        if self.len()? < len_of(len) {
             return Err(self.failed("map")(io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
         let map = MmapOptions::new().len(len).map_raw(&self.file);

@@ -38,10 +38,11 @@ use std::cmp::Reverse;
 use std::path::Path;
 
 use crate::error::Result;
+use crate::store::checksum::crc32c;
 use crate::store::disk::{Disk, DiskFile};
 use crate::store::key_hash::{KeyHash, KeyHasher, SHARD_COUNT};
-use crate::store::location::{Location, Seqno};
-use crate::store::record::{self, Kind, Record};
+use crate::store::location::{Location, Seqno, len_of};
+use crate::store::record::{Kind, Record};
 use crate::store::segment::Segment;
 
 const MAGIC: [u8; 8] = *b"kvshint\n";
@@ -148,7 +149,7 @@ impl HintBuilder {
 
     /// Takes in the verified record at `offset`.
     pub(crate) fn add(&mut self, record: &Record<'_>, offset: u64) {
-        let len = u64::try_from(record.len()).expect("a length fits 64 bits");
+        let len = len_of(record.len());
         let is_put = match record.kind {
             Kind::Put => true,
             Kind::Tombstone => false,
@@ -202,7 +203,7 @@ impl HintBuilder {
             }
             let bytes = content.get(start..).unwrap_or_default();
             let shard = same_shard.first().map_or(0, |entry| entry.hash.shard());
-            parts.push(Part { shard, start, len: bytes.len(), crc: record::crc32c(0, bytes) });
+            parts.push(Part { shard, start, len: bytes.len(), crc: crc32c(0, bytes) });
         }
         let head = Head { of: *segment, clear: self.clear, tombstones, parts };
         Hint { head, content: Content::Memory(content), is_partial: self.is_partial }
@@ -274,7 +275,7 @@ impl Head {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&u32_of(self.parts.len()).to_le_bytes());
-        let crc = record::crc32c(record::crc32c(0, &bytes), &parts);
+        let crc = crc32c(crc32c(0, &bytes), &parts);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.append(&mut parts);
         bytes
@@ -290,7 +291,7 @@ impl Head {
         file.read_at(&mut list, u64::try_from(PARTS_AT).ok()?).ok()?;
         let covered = fixed.get(..CRC_AT)?;
         let is_ours = covered.starts_with(&MAGIC)
-            && record::crc32c(record::crc32c(0, covered), &list) == le_u32(&fixed, CRC_AT)?
+            && crc32c(crc32c(0, covered), &list) == le_u32(&fixed, CRC_AT)?
             && le_u32(covered, 8)? == FORMAT
             && le_u64(covered, 16)? == segment.id
             && le_u64(covered, 24)? == segment.salt
@@ -406,7 +407,7 @@ impl Hint {
                 fetched
             }
         };
-        (record::crc32c(0, bytes) == part.crc).then_some(bytes)
+        (crc32c(0, bytes) == part.crc).then_some(bytes)
     }
 }
 
@@ -419,12 +420,12 @@ pub(crate) fn mend(bytes: &mut [u8]) -> Option<()> {
     let mut start = list_end;
     for part in (PARTS_AT..list_end).step_by(PART_LEN) {
         let end = start + usize::try_from(le_u32(bytes, part + 4)?).ok()?;
-        let crc = record::crc32c(0, bytes.get(start..end)?);
+        let crc = crc32c(0, bytes.get(start..end)?);
         bytes.get_mut(part + 8..part + 12)?.copy_from_slice(&crc.to_le_bytes());
         start = end;
     }
-    let crc = record::crc32c(0, bytes.get(..CRC_AT)?);
-    let crc = record::crc32c(crc, bytes.get(PARTS_AT..list_end)?);
+    let crc = crc32c(0, bytes.get(..CRC_AT)?);
+    let crc = crc32c(crc, bytes.get(PARTS_AT..list_end)?);
     bytes.get_mut(CRC_AT..PARTS_AT)?.copy_from_slice(&crc.to_le_bytes());
     Some(())
 }

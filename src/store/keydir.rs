@@ -35,7 +35,7 @@ use std::{fmt, mem, slice};
 use crate::error::{KvsError, Result};
 use crate::store::key_hash::{KeyHash, KeyHasher, SHARD_COUNT};
 use crate::store::key_order::KeyOrder;
-use crate::store::location::Location;
+use crate::store::location::{Location, len_of};
 use crate::store::prefetch::prefetch;
 use crate::sync::{
     Arc, AtomicU16, AtomicU64, AtomicUsize, CachePadded, EpochCell, Guard, Mutex, MutexGuard,
@@ -123,7 +123,7 @@ impl Table {
 
     #[inline]
     fn home(&self, kept: u32) -> usize {
-        let capacity = u64::try_from(self.words.len()).expect("a length fits 64 bits");
+        let capacity = len_of(self.words.len());
         usize::try_from((u64::from(kept) * capacity) >> 32).expect("less than the capacity")
     }
 
@@ -271,7 +271,7 @@ impl Keydir {
     /// Gives a pending shard its entries.
     fn fill(&self, shard: usize, books: &mut Books, entries: &[(KeyHash, Location)]) {
         if !self.is_counted {
-            let count = u64::try_from(entries.len()).expect("a length fits 64 bits");
+            let count = len_of(entries.len());
             // Relaxed: a statistic; `len` waits for every shard.
             self.key_count.fetch_add(count, Ordering::Relaxed);
         }
@@ -449,7 +449,7 @@ impl Keydir {
         let slots: usize = self.tables.iter().map(|table| table.load(&guard).words.len()).sum();
         let shard = size_of::<EpochCell<Table>>() + size_of::<Table>() + size_of::<Mutex<Books>>();
         let fixed = size_of::<Self>() + SHARD_COUNT * shard;
-        u64::try_from(slots * per_slot + fixed).expect("memory fits 64 bits")
+        len_of(slots * per_slot + fixed)
     }
 }
 

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use crate::error::Result;
 use crate::json_text;
 use crate::store::disk::Disk;
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 use crate::store::record::{BatchPlace, Kind, Record};
 use crate::store::sift::Met;
 use crate::store::survey::{Survey, Surveyed};
@@ -246,7 +246,7 @@ fn readable<'a>(path: &'a Path, offset: u64, record: &Record<'a>, is_live: bool)
     LogRecord {
         path,
         offset,
-        bytes: u64::try_from(record.len()).expect("a length fits 64 bits"),
+        bytes: len_of(record.len()),
         seqno: record.seqno.get(),
         kind,
         key: record.key,

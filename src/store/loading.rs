@@ -23,7 +23,7 @@ use crate::store::disk::Disk;
 use crate::store::hint::{Hint, HintBuilder, HintEntry, HintOf, Tombstones};
 use crate::store::key_hash::{KeyHash, KeyHasher};
 use crate::store::keydir::{Keydir, ShardSource};
-use crate::store::location::{Location, SegmentId, Seqno};
+use crate::store::location::{Location, SegmentId, Seqno, len_of};
 use crate::store::manifest::Manifest;
 use crate::store::names;
 use crate::store::record::{Footer, Record};
@@ -268,7 +268,7 @@ fn sift(segment: &Segment, note_hole: &dyn Fn(u64, Seqno), builder: &mut HintBui
     builder.set_partial();
     let mut sift = Sift::new(segment.log(), segment.header.salt, segment.len());
     let is_log = segment.header.origin == Origin::Log;
-    let footer_at = segment.len().saturating_sub(u64::try_from(Footer::LEN).expect("small"));
+    let footer_at = segment.len().saturating_sub(len_of(Footer::LEN));
     let mut open_hole: Option<u64> = None;
     // Whoever knows no better says that any write of the segment may have been there.
     let last = segment.footer().map_or(Seqno::MAX, |footer| footer.seqno_max);

@@ -10,7 +10,7 @@ use crate::options::ReadMode;
 use crate::store::disk::Disk;
 use crate::store::hint::HintBuilder;
 use crate::store::key_hash::KeyHasher;
-use crate::store::location::{SegmentId, Seqno, Slot};
+use crate::store::location::{SegmentId, Seqno, Slot, len_of};
 use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Kind};
 use crate::store::segment::{HEADER_LEN, Segment, SegmentHeader, Step};
@@ -61,7 +61,7 @@ pub(crate) fn walk_to_end(
         }
         if record.kind == Kind::Footer {
             let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
-            let is_last = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+            let is_last = offset + len_of(record.len());
             if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
                 count(log.len() - counted);
                 let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false, durable };
@@ -82,7 +82,7 @@ pub(crate) fn walk_to_end(
         footer.seqno_max = record.seqno;
         footer.record_count += open_batch;
         open_batch = 0;
-        end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+        end = offset + len_of(record.len());
     }
     if open_batch > 0 {
         hint.forget_after(footer.seqno_max);

@@ -40,8 +40,8 @@ impl Core {
         }
     }
 
-    /// What most lookups find at `location`, in as few instructions as can be: the record of `key`, in
-    /// mapped memory, nothing special, in a store without holes. `None` says nothing at all.
+    /// What most lookups find at `location`, in as few instructions as can be: the record of
+    /// `key`, in mapped memory, nothing special, in a store without holes. `None` says nothing.
     ///
     /// What it is for: while the processor waits for the memory of one lookup, it goes ahead to the
     /// next one, as long as it has room for the instructions between.

@@ -20,10 +20,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{KvsError, Result};
+use crate::store::checksum::crc32c;
 use crate::store::disk::Disk;
 use crate::store::location::SegmentId;
 use crate::store::names::{self, Name};
-use crate::store::record;
 use crate::store::segment::FORMAT;
 
 /// What a manifest says.
@@ -84,7 +84,7 @@ impl Manifest {
     fn encode(&self) -> Vec<u8> {
         let mut body = serde_json::to_vec(self).expect("numbers and strings have a JSON form");
         body.push(b'\n');
-        let mut bytes = format!("{HEAD}{:08x}\n", record::crc32c(0, &body)).into_bytes();
+        let mut bytes = format!("{HEAD}{:08x}\n", crc32c(0, &body)).into_bytes();
         bytes.append(&mut body);
         bytes
     }
@@ -97,8 +97,7 @@ impl Manifest {
             .ok_or_else(|| corrupt("the manifest ends in its first line"))?;
         let crc = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(HEAD));
         let crc = crc.and_then(|crc| u32::from_str_radix(crc.trim_end(), 16).ok());
-        if crc.ok_or_else(|| corrupt("the file does not begin like a manifest"))?
-            != record::crc32c(0, body)
+        if crc.ok_or_else(|| corrupt("the file does not begin like a manifest"))? != crc32c(0, body)
         {
             return Err(corrupt("the checksum of the manifest does not match"));
         }
@@ -175,7 +174,7 @@ impl Manifest {
 /// makes up gets no further without.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn with_checksum(body: &[u8]) -> Vec<u8> {
-    let mut bytes = format!("{HEAD}{:08x}\n", record::crc32c(0, body)).into_bytes();
+    let mut bytes = format!("{HEAD}{:08x}\n", crc32c(0, body)).into_bytes();
     bytes.extend_from_slice(body);
     bytes
 }

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::engine_dir;
 use crate::error::{KvsError, Result};
 use crate::store::disk::{Disk, DiskFile, RealDisk};
+use crate::store::location::len_of;
 use crate::store::names::{self, Name};
 use crate::store::stats::Progress;
 
@@ -179,7 +180,7 @@ impl Reader<'_> {
     /// Takes down broken text, unless it cannot be a write that was cut. `is_whole` says that it is
     /// sound JSON, but no write.
     fn take_broken(&mut self, rest: &[u8], is_whole: bool) -> Result<()> {
-        let bytes = u64::try_from(rest.len()).expect("a length fits 64 bits");
+        let bytes = len_of(rest.len());
         let tail = Tail { path: self.file.path().to_path_buf(), line: self.line, bytes };
         if is_whole || !begins_like_a_write(rest) {
             return Err(tail.into_error_that("not a write of the first implementation"));
@@ -217,7 +218,7 @@ impl Read for Bytes<'_> {
         let len = left.min(buffer.len());
         let buffer = buffer.get_mut(..len).unwrap_or_default();
         self.file.read_at(buffer, self.offset).map_err(io::Error::other)?;
-        self.offset += u64::try_from(len).expect("a length fits 64 bits");
+        self.offset += len_of(len);
         Ok(len)
     }
 }

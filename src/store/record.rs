@@ -39,11 +39,8 @@
 //! header checksum covers the rest, the body checksum included, and is seeded with the segment's
 //! salt and the record's offset: a record that is stale, misplaced or of another store fails, and
 //! a length can be trusted before it is used.
-#![expect(unsafe_code, reason = "the processor's CRC-32C instruction, which crc32c cannot inline")]
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
-
+use crate::store::checksum::{crc32c, crc32c_twice};
 use crate::store::location::{Seqno, len_of};
 
 /// Length of the fixed part of a record, in bytes.
@@ -425,36 +422,16 @@ impl<'a> Unverified<'a> {
 }
 
 /// Compares both checksums of a record: of `header`, which starts from `seed`, and of `body`.
-#[inline]
+#[expect(clippy::inline_always, reason = "a lookup compares a hundred bytes: a call counts")]
+#[inline(always)]
 fn check_sums(header: &[u8; HEADER_LEN], body: &[u8], seed: u32) -> Result<(), Damage> {
-    #[cfg(target_arch = "x86_64")]
-    if body.len() <= ONE_STREAM_LEN_MAX && std::arch::is_x86_feature_detected!("sse4.2") {
-        // SAFETY: the processor has SSE 4.2, which is all the function needs.
-        return unsafe { check_sums_sse42(header, body, seed) };
-    }
-    check_sums_with(header, body, seed, crc32c::crc32c_append)
-}
-
-/// The same in one call, with the instruction inlined: most records are short.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "sse4.2")]
-fn check_sums_sse42(header: &[u8; HEADER_LEN], body: &[u8], seed: u32) -> Result<(), Damage> {
-    check_sums_with(header, body, seed, |crc, bytes| crc32c_sse42(crc, bytes))
-}
-
-#[inline]
-fn check_sums_with(
-    header: &[u8; HEADER_LEN],
-    body: &[u8],
-    seed: u32,
-    crc32c: impl Fn(u32, &[u8]) -> u32,
-) -> Result<(), Damage> {
-    let (header_crc, covered) = header.split_first_chunk::<4>().ok_or(Damage::Short)?;
-    if crc32c(seed, covered) != u32::from_le_bytes(*header_crc) {
+    let covered = header.last_chunk::<{ HEADER_LEN - 4 }>().ok_or(Damage::Short)?;
+    let (of_header, of_body) = crc32c_twice(seed, covered, body);
+    if of_header != u32::from_le_bytes(chunk(header, 0)) {
         return Err(Damage::Header);
     }
     let body_crc = u32::from_le_bytes(chunk(header, 4));
-    if crc32c(0, body) == body_crc { Ok(()) } else { Err(Damage::Body) }
+    if of_body == body_crc { Ok(()) } else { Err(Damage::Body) }
 }
 
 /// A verified record.
@@ -538,59 +515,6 @@ fn le_u32(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn le_u16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_le_bytes)
-}
-
-/// Above this length the crate's three interleaved streams beat one stream of instructions, whose
-/// latency is 3 cycles per 8 bytes: from 768 bytes on if they and the crate's tables are in the
-/// cache, from about 1,500 if not, which is when reads take longest.
-#[cfg(target_arch = "x86_64")]
-const ONE_STREAM_LEN_MAX: usize = 1280;
-
-/// CRC-32C (Castagnoli) of `bytes`, going on from `crc`.
-#[inline]
-pub(crate) fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
-    if bytes.len() <= ONE_STREAM_LEN_MAX && std::arch::is_x86_feature_detected!("sse4.2") {
-        // SAFETY: the processor has SSE 4.2, which is all the function needs.
-        return unsafe { crc32c_sse42(crc, bytes) };
-    }
-    crc32c::crc32c_append(crc, bytes)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "sse4.2")]
-#[inline]
-fn crc32c_sse42(crc: u32, bytes: &[u8]) -> u32 {
-    let mut state = u64::from(!crc);
-    let mut bytes = bytes;
-    while let Some((words, rest)) = bytes.split_first_chunk::<64>() {
-        (state, bytes) = (crc32c_words(state, words), rest);
-    }
-    if let Some((words, rest)) = bytes.split_first_chunk::<32>() {
-        (state, bytes) = (crc32c_words(state, words), rest);
-    }
-    if let Some((words, rest)) = bytes.split_first_chunk::<16>() {
-        (state, bytes) = (crc32c_words(state, words), rest);
-    }
-    if let Some((word, rest)) = bytes.split_first_chunk::<8>() {
-        (state, bytes) = (_mm_crc32_u64(state, u64::from_le_bytes(*word)), rest);
-    }
-    let mut state = u32::try_from(state & 0xFFFF_FFFF).expect("32 bits");
-    if let Some((half, rest)) = bytes.split_first_chunk::<4>() {
-        (state, bytes) = (_mm_crc32_u32(state, u32::from_le_bytes(*half)), rest);
-    }
-    for byte in bytes {
-        state = _mm_crc32_u8(state, *byte);
-    }
-    !state
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "sse4.2")]
-#[inline]
-fn crc32c_words<const N: usize>(state: u64, words: &[u8; N]) -> u64 {
-    let next = |state, word: &[u8; 8]| _mm_crc32_u64(state, u64::from_le_bytes(*word));
-    words.as_chunks().0.iter().fold(state, next)
 }
 
 /// Puts the checksums right of the record that begins `bytes`, as far as it is whole, and returns
@@ -833,20 +757,5 @@ mod tests {
         {
             assert!(damage.what().contains(word), "{damage:?}: {}", damage.what());
         }
-    }
-
-    /// The instruction and the library agree at every length around their meeting point.
-    #[test]
-    fn both_checksums_agree_with_the_library() {
-        let bytes: Vec<u8> = (0..2000_u32).map(|i| i.wrapping_mul(31).to_le_bytes()[0]).collect();
-        for len in (0..64).chain([767, 768, 769, 1999]) {
-            for seed in [0, 1, u32::MAX] {
-                let expected = crc32c::crc32c_append(seed, &bytes[..len]);
-                assert_eq!(crc32c(seed, &bytes[..len]), expected, "{len} bytes, seed {seed}");
-            }
-        }
-        // The check value of the CRC-32C definition (RFC 3720, appendix B.4, and the Rocksoft
-        // model's "check").
-        assert_eq!(crc32c(0, b"123456789"), 0xE306_9283);
     }
 }

@@ -24,9 +24,10 @@ use std::path::Path;
 
 use crate::error::{KvsError, Result};
 use crate::options::{ReadMode, SEGMENT_BYTES_MAX};
+use crate::store::checksum::crc32c;
 use crate::store::disk::Disk;
 use crate::store::expiring::Expiring;
-use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::location::{Location, SegmentId, Seqno, Slot, len_of};
 use crate::store::log_file::{AppendError, LogFile, LogWriter};
 use crate::store::prefetch::prefetch;
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
@@ -83,7 +84,7 @@ impl SegmentHeader {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.resize(60, 0);
-        bytes.extend_from_slice(&record::crc32c(0, &bytes).to_le_bytes());
+        bytes.extend_from_slice(&crc32c(0, &bytes).to_le_bytes());
         bytes
     }
 
@@ -97,7 +98,7 @@ impl SegmentHeader {
         if !covered.starts_with(&MAGIC) {
             return Err(corrupt("the file does not begin like a segment"));
         }
-        if record::crc32c(0, covered) != u32::from_le_bytes(*crc) {
+        if crc32c(0, covered) != u32::from_le_bytes(*crc) {
             return Err(corrupt("the checksum of the segment header does not match"));
         }
         let u32_at = |at: usize| {
@@ -239,10 +240,8 @@ impl Segment {
 
     /// The footer, if the file ends with a valid one.
     fn read_footer(&self) -> Result<Option<Footer>> {
-        let footer_len = u64::try_from(Footer::LEN).expect("a small constant");
-        let Some(offset) = self.len().checked_sub(footer_len).filter(|at| at % 8 == 0) else {
-            return Ok(None);
-        };
+        let offset = self.len().checked_sub(len_of(Footer::LEN));
+        let Some(offset) = offset.filter(|at| at % 8 == 0) else { return Ok(None) };
         let mut bytes = [0; Footer::LEN];
         self.log.read_at(&mut bytes, offset)?;
         let record = Record::decode(&bytes, self.header.salt, offset);
@@ -389,7 +388,7 @@ impl Segment {
 
     /// Counts a record of `len` bytes that the keydir points at from now on.
     pub(crate) fn add_live(&self, len: usize, expiry_ms: Option<u64>) {
-        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        let len = len_of(len);
         // Relaxed: as in `live_bytes`.
         self.weights.live_bytes.fetch_add(len, Ordering::Relaxed);
         if let Some(expiry_ms) = expiry_ms {
@@ -399,7 +398,7 @@ impl Segment {
 
     /// Counts out a record of `len` bytes that the keydir points at no more.
     pub(crate) fn sub_live(&self, len: usize, expiry_ms: Option<u64>) {
-        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        let len = len_of(len);
         // Relaxed: as in `live_bytes`.
         let before = self.weights.live_bytes.fetch_sub(len, Ordering::Relaxed);
         debug_assert!(before >= len, "{}: {len} of {before} live bytes", self.path().display());
@@ -425,9 +424,8 @@ impl Segment {
     }
 
     pub(crate) fn add_tombstone(&self, len: usize) {
-        let len = u64::try_from(len).expect("a record length fits 64 bits");
         // Relaxed: as in `live_bytes`.
-        self.weights.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+        self.weights.tombstone_bytes.fetch_add(len_of(len), Ordering::Relaxed);
         self.weights.tombstone_count.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -516,7 +514,7 @@ impl Scan<'_> {
         };
         match Record::decode(bytes, segment.header.salt, offset) {
             Ok(record) => {
-                self.offset += u64::try_from(record.len()).expect("a length fits 64 bits");
+                self.offset += len_of(record.len());
                 Ok(Step::Record { offset, record })
             }
             Err(damage) => Ok(Step::Damaged { offset, damage }),
@@ -541,11 +539,8 @@ impl SegmentWriter {
     /// Whether `len` more bytes leave room for the footer. Behind a record that is larger than any
     /// regular segment nothing fits: a location could not say it.
     pub(crate) fn fits(&self, len: usize) -> bool {
-        if self.capacity > SEGMENT_BYTES_MAX {
-            return false;
-        }
-        let len = u64::try_from(len + Footer::LEN).expect("a length fits 64 bits");
-        self.segment.len() + len <= self.capacity
+        let end = self.segment.len() + len_of(len + Footer::LEN);
+        self.capacity <= SEGMENT_BYTES_MAX && end <= self.capacity
     }
 
     /// Appends `bytes`, which are whole records: to the file if `through` says so, otherwise to
@@ -591,7 +586,7 @@ impl SegmentWriter {
 
 /// Room that a segment needs for records of `len` bytes in all.
 pub(crate) fn capacity_for(len: usize) -> u64 {
-    HEADER_LEN + u64::try_from(len + Footer::LEN).expect("a length fits 64 bits")
+    HEADER_LEN + len_of(len + Footer::LEN)
 }
 
 #[cfg(test)]
@@ -669,7 +664,7 @@ mod tests {
         assert!(SegmentHeader::decode(&bytes[..63], &path).is_err());
         let mut newer = SegmentHeader::decode(&bytes, &path).unwrap().encode();
         newer[8] = 2;
-        let crc = record::crc32c(0, &newer[..60]).to_le_bytes();
+        let crc = crc32c(0, &newer[..60]).to_le_bytes();
         newer[60..].copy_from_slice(&crc);
         let error = SegmentHeader::decode(&newer, &path).unwrap_err();
         assert!(matches!(error, KvsError::UnsupportedFormat { found: 2, .. }), "{error:?}");

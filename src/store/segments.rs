@@ -19,7 +19,7 @@ use crate::logger::Logger;
 use crate::options::{Options, ReadMode};
 use crate::store::disk::Disk;
 use crate::store::keydir::Keydir;
-use crate::store::location::{Location, SegmentId, Seqno, Slot};
+use crate::store::location::{Location, SegmentId, Seqno, Slot, len_of};
 use crate::store::manifest::ListedSegment;
 use crate::store::names;
 use crate::store::record::{Salt, Unverified};
@@ -516,7 +516,7 @@ impl Segments {
 
     /// Takes down that `len` bytes became dead, and wakes compaction now and then.
     pub(crate) fn note_dead(&self, len: usize) {
-        let len = u64::try_from(len).expect("a record length fits 64 bits");
+        let len = len_of(len);
         // Relaxed: it only decides when compaction looks.
         let dead = self.dead_bytes.fetch_add(len, Ordering::Relaxed) + len;
         if dead >= self.options.segment_bytes_min.max(1 << 10) / 2 {

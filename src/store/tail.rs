@@ -99,13 +99,13 @@ impl Tail {
         (overwritten + len_of(TAIL_LEN)).next_multiple_of(len_of(TAIL_LEN))
     }
 
-    /// Puts `bytes`, whole words, at position `at`. One thread at a time, at rising positions. All that
+    /// Puts `bytes`, whole words, at position `at`. One thread at a time, at rising positions. What
     /// lies a tail's length before their end was flushed, and those who read know it.
     pub(crate) fn put(&self, at: u64, bytes: &[u8]) {
         let end = at + len_of(bytes.len());
         let len = bytes.len();
         debug_assert!(
-            len <= TAIL_LEN && len % WORD_LEN == 0 && at.is_multiple_of(8),
+            len <= TAIL_LEN && len.is_multiple_of(WORD_LEN) && at.is_multiple_of(8),
             "{at}: {len}"
         );
         // Release: pairs with the Acquire in `copy`: who sees it sees that they were flushed.

@@ -19,7 +19,7 @@ use crate::error::{KvsError, Result};
 use crate::store::disk::Disk;
 use crate::store::key_hash::SHARD_COUNT;
 use crate::store::keydir::Keydir;
-use crate::store::location::Seqno;
+use crate::store::location::{Seqno, len_of};
 use crate::store::names;
 use crate::store::record::{self, BatchPlace, Footer, Record};
 use crate::store::scratch::Scratch;
@@ -179,7 +179,7 @@ fn tally(mut sift: Sift<'_>, before: Seqno, meter: &mut Meter<'_>) -> Tally {
     loop {
         match sift.step() {
             Met::Record { offset, record } => {
-                let end = offset + u64::try_from(record.len()).expect("a length fits 64 bits");
+                let end = offset + len_of(record.len());
                 tally.note(&record, end);
             }
             Met::Hole(hole) if tally.holes.len() < DAMAGES_LISTED_MAX => {

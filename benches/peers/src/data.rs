@@ -10,8 +10,8 @@
 //!     16      ..  noise, from a place in a pool that key and version choose
 //!  len-8      8   the first two words, exclusive-or
 //! ```
-//! Both ends can be checked in a few instructions. Nothing that happens between two reads is free: a
-//! processor has room for some hundred instructions in flight, so that a fast store's next read
+//! Both ends can be checked in a few instructions. Nothing that happens between two reads is free:
+//! a processor has room for some hundred instructions in flight, so that a fast store's next read
 //! begins while the last one waits for memory, if not too much lies between them.
 
 use rand::distr::Distribution;

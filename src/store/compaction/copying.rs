@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::store::compaction::{Compactor, may_forget_tombstone};
 use crate::store::key_hash::KeyHash;
-use crate::store::location::{Location, Seqno};
+use crate::store::location::{Location, Seqno, len_of};
 use crate::store::record::{BatchPlace, Draft, Kind, Record};
 use crate::store::segment::{self, Origin, Segment, SegmentWriter, Step};
 use crate::store::verify::Meter;
@@ -152,7 +152,7 @@ impl<'a> Copying<'a> {
         let writer = self.writer.as_mut().expect("made above");
         let output = writer.segment();
         let (base, salt) = (output.len(), output.header.salt);
-        let start = u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
+        let start = len_of(self.buffer.len());
         let to = output.location(base + start);
         draft.encode(&mut self.buffer, base, salt, seqno, BatchPlace::Alone);
         if draft.kind != Kind::Put {
@@ -165,7 +165,7 @@ impl<'a> Copying<'a> {
     fn flush(&mut self) -> Result<()> {
         if let Some(writer) = &mut self.writer {
             writer.append(&self.buffer, true).map_err(|failed| failed.error)?;
-            self.bytes += u64::try_from(self.buffer.len()).expect("a length fits 64 bits");
+            self.bytes += len_of(self.buffer.len());
             self.buffer.clear();
         }
         Ok(())

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use super::{DirLock, Disk, DiskFile, Mapping, SharedMemory, Words};
 use crate::error::{KvsError, Result};
+use crate::store::location::len_of;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// Disks write a sector wholly or not at all (512 bytes).
@@ -466,7 +467,7 @@ impl DiskFile for ModelledFile {
 
     fn len(&self) -> Result<u64> {
         let len = self.disk.state.lock().content(self.inode).len;
-        Ok(u64::try_from(len).expect("a length fits 64 bits"))
+        Ok(len_of(len))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {

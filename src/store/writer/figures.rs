@@ -2,6 +2,7 @@
 //!
 //! Counted in the lane, by the leader alone, so that counting costs a write next to nothing.
 
+use crate::store::location::len_of;
 use crate::store::stats::{GroupSizes, Spans, Stats, bump};
 use crate::store::writer::{POISONED, Writer};
 use crate::sync::{AtomicU64, Ordering};
@@ -23,7 +24,7 @@ impl Counts {
     /// A group of `count` records was appended. To be called in the lane.
     pub(super) fn add_group(&self, count: usize) {
         self.groups.add(count);
-        bump(&self.records, u64::try_from(count).expect("a length fits 64 bits"));
+        bump(&self.records, len_of(count));
     }
 
     /// A log was begun. To be called in the lane.
