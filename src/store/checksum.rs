@@ -26,7 +26,8 @@ pub(crate) fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 
 /// The checksum of `first`, going on from `crc`, and that of `second`: in one call, which is half
 /// of what a short piece takes.
-#[inline]
+#[expect(clippy::inline_always, reason = "a lookup compares a hundred bytes: a call counts")]
+#[inline(always)]
 pub(crate) fn crc32c_twice<const N: usize>(crc: u32, first: &[u8; N], second: &[u8]) -> (u32, u32) {
     #[cfg(target_arch = "x86_64")]
     if second.len() <= ONE_STREAM_LEN_MAX && std::arch::is_x86_feature_detected!("sse4.2") {
