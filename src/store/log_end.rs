@@ -187,3 +187,35 @@ fn vouches(log: &Segment, from: u64, lost: Seqno) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Mutex;
+
+    /// The logs first, and what is read after them on top; what is to be read twice is told once.
+    #[test]
+    fn progress_rises_to_the_length_of_the_logs_and_goes_on_behind_it() {
+        const AFTER: Progress = Progress { done_bytes: 5, total_bytes: 7 };
+        // What is read of logs of 100 bytes, and what is told of that, before more is read.
+        for (read, told) in [
+            (&[][..], &[][..]),
+            (&[30], &[30, 100]),
+            (&[30, 40], &[30, 70, 100]),
+            (&[30, 70], &[30, 100]),
+            // Some of it in a tail.
+            (&[30, 90], &[30, 100]),
+        ] {
+            let seen = Mutex::new(Vec::new());
+            let report = &mut |Progress { done_bytes, total_bytes }| {
+                seen.lock().push((done_bytes, total_bytes));
+            };
+            let mut reading = Reading::new(report, 100);
+            read.iter().for_each(|bytes| reading.add(*bytes));
+            reading.rest()(AFTER);
+            let logs = told.iter().map(|done_bytes| (*done_bytes, 100));
+            let expected: Vec<_> = logs.chain([(105, 107)]).collect();
+            assert_eq!(seen.into_inner(), expected, "{read:?}");
+        }
+    }
+}

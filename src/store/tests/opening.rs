@@ -10,8 +10,10 @@ use crate::logger::{LogLevel, Logger};
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::FailingDisk;
 use crate::store::location::SegmentId;
+use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::segment::HEADER_LEN;
+use crate::store::stats::Progress;
 
 fn dir() -> &'static Path {
     Path::new(DIR)
@@ -145,6 +147,28 @@ fn a_crash_tail_is_counted_and_kept_beside_older_ones() {
     assert_eq!(store.stats().crash_tails_cut, 0);
 }
 
+/// Neither the log nor the hint that is made of it knows of its records afterwards.
+#[test]
+fn a_batch_without_its_last_record_is_cut_as_a_whole() {
+    const BATCH: Step = Batch(&[(1, Some(100)), (0, Some(50)), (2, Some(100))]);
+    let disk = killed_after(&[Set(0, 100), BATCH]);
+    let path = names::segment(dir(), *ids(&disk).first().unwrap());
+    let log = disk.open(&path).unwrap();
+    log.set_len(log.len().unwrap() - 1).unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    for cut in [1, 0] {
+        let heard = Arc::clone(&heard);
+        let options =
+            options(Route::Direct).log_to(move |_, line| heard.lock().push(line.to_owned()));
+        let store = open(&disk, dir(), &options).unwrap();
+        assert_eq!(store.stats().crash_tails_cut, cut);
+        assert_eq!(content(&store).unwrap(), Content::from([(KEYS[0], value(1, 100))]));
+    }
+    let heard = heard.lock();
+    assert!(heard.iter().any(|line| line.contains("unfinished write")), "{heard:?}");
+    assert!(!heard.iter().any(|line| line.contains("hint")), "{heard:?}");
+}
+
 /// Logs behind one that is not there are a crash tail as a whole: kept, unless there is nothing in
 /// them, and removed.
 #[test]
@@ -194,6 +218,27 @@ fn what_was_durable_is_never_cut() {
     }
 }
 
+/// While a long log is read to its end, it is told about once per MiB how far that has come.
+#[test]
+fn a_long_log_is_read_in_steps_of_a_mebibyte() {
+    const STEP: u64 = 1 << 20;
+    let model = ModelledDisk::default();
+    let disk: Arc<dyn Disk> = Arc::new(model.clone());
+    let options = options(Route::Direct).segment_bytes_min(8 << 20).segment_bytes_max(8 << 20);
+    let store = open(&disk, dir(), &options).unwrap();
+    (0..40).for_each(|number| do_step(&store, Set(number % 6, 100 << 10), number).unwrap());
+    let killed: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+    let mut done = vec![0];
+    let progress = &mut |now: Progress| done.push(now.done_bytes);
+    KvStore::open_on(&killed, dir().to_path_buf(), options, progress).unwrap();
+    assert_eq!(done.last(), Some(&store.stats().total_bytes));
+    let steps: Vec<_> = done.windows(2).map(|two| two[1] - two[0]).collect();
+    let (last, whole) = steps.split_last().unwrap();
+    assert!(*last <= STEP + (101 << 10), "{steps:?}");
+    assert_eq!(whole.len(), 3, "{steps:?}");
+    assert!(whole.iter().all(|step| (STEP..STEP + (101 << 10)).contains(step)), "{steps:?}");
+}
+
 #[test]
 fn ids_of_segments_are_never_given_twice() {
     let disk = empty();
@@ -211,6 +256,28 @@ fn ids_of_segments_are_never_given_twice() {
         }
     }
     assert!(seen.len() > 8, "{seen:?}");
+}
+
+/// The count of keys, once it is known, is listed by closing, also if everything else was listed
+/// before; and what changes nothing writes nothing.
+#[test]
+fn closing_lists_how_many_keys_there_are_unless_that_is_listed() {
+    let disk = empty();
+    let listed = || {
+        let found = Manifest::find(&*disk, dir(), &disk.list(dir()).unwrap()).unwrap();
+        found.map(|(number, manifest)| (number, manifest.key_count)).unwrap()
+    };
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    (0..2).for_each(|key| do_step(&store, Set(key, 10), key).unwrap());
+    store.core.writer.seal_active().unwrap();
+    store.core.compactor.list_sealed(None, &|| Ok(())).unwrap();
+    let (number, key_count) = listed();
+    assert_eq!(key_count, None);
+    assert_eq!(store.len().unwrap(), 2);
+    store.close().unwrap();
+    assert_eq!(listed(), (number + 1, Some(2)));
+    open(&disk, dir(), &options(Route::Direct)).unwrap().close().unwrap();
+    assert_eq!(listed(), (number + 1, Some(2)));
 }
 
 #[test]
@@ -248,7 +315,7 @@ fn closing_is_no_error_to_the_log() {
     let store = open(&disk, dir(), &options).unwrap();
     do_step(&store, Set(0, 10), 1).unwrap();
     // The thread is there when it has synced once.
-    while store.core.writer.has_unsynced() {
+    while store.stats().sync_count == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
     do_step(&store, Set(0, 10), 2).unwrap();
