@@ -247,10 +247,16 @@ fn failing_store(route: Route) -> (FailingDisk, KvStore) {
     (disk, store)
 }
 
+/// The writes after it go on where those before it ended, so that an open that has to read the log
+/// to its end finds them all.
 #[test]
 fn a_failed_append_that_is_undone_is_an_error_and_no_more() {
     for half in [false, true] {
-        let (disk, store) = failing_store(Route::Direct);
+        let model = ModelledDisk::default();
+        let disk = FailingDisk::new(Arc::new(model.clone()));
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let store = open(&shared, Path::new(DIR), &options(Route::Direct)).unwrap();
+        store.set_bytes(b"a", b"1").unwrap();
         disk.fail_after(0, Fault { half, ..fault(libc::EIO, writes) });
         let error = store.set_bytes(b"a", b"2").unwrap_err();
         assert_eq!(error.os_error(), Some(libc::EIO));
@@ -258,6 +264,10 @@ fn a_failed_append_that_is_undone_is_an_error_and_no_more() {
         store.set_bytes(b"a", b"3").unwrap();
         store.sync().unwrap();
         assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"3"[..]));
+        let killed: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+        let store = open(&killed, Path::new(DIR), &options(Route::Direct)).unwrap();
+        assert_eq!(store.get_bytes(b"a").unwrap().as_deref(), Some(&b"3"[..]));
+        assert_eq!(store.stats().crash_tails_cut, 0);
     }
 }
 
@@ -394,6 +404,19 @@ fn a_failed_sync_is_never_followed_by_a_good_one() {
             store.sync().unwrap();
         }
     }
+}
+
+/// What the disk holds of the log is unknown, so nothing more is written to it: closing adds no
+/// footer, which would vouch for what is before it.
+#[test]
+fn a_poisoned_log_is_closed_without_another_write() {
+    let (disk, store) = failing_store(Route::Direct);
+    disk.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
+    assert_eq!(store.sync().unwrap_err().os_error(), Some(libc::EIO));
+    let before = disk.struck();
+    disk.fail_after(0, Fault { sticky: true, ..fault(libc::EIO, writes) });
+    assert!(matches!(store.close(), Err(KvsError::Poisoned)));
+    assert_eq!(disk.struck(), before);
 }
 
 /// A leader that panics, for whatever reason, alone or for others: who waits behind it is told,
