@@ -13,6 +13,7 @@ mod power_histories;
 mod power_loss;
 mod syncs;
 mod views;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Compaction comes to rest: what it makes is not worth compacting again.
 
 use super::*;
+use crate::store::disk::failing::{Call, FailingDisk, Fault};
 use crate::store::disk::modelled::ModelledDisk;
 use crate::store::segments::Pressure;
 
@@ -70,6 +71,57 @@ fn files_stay_within_twice_what_lives_though_tombstones_stay() {
     assert!(is_within(), "{:?}", store.stats());
 }
 
+/// A store whose segments are sealed when a test says so, with one of `count` keys, whose records
+/// have `len` bytes.
+fn with_one_segment(count: u8, len: usize) -> KvStore {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let options = options(Route::Direct).segment_bytes_min(64 << 10).segment_bytes_max(64 << 10);
+    let store = open(&disk, Path::new(DIR), &options).unwrap();
+    // The value begins after 24 bytes of header and one of key.
+    (0..count).for_each(|key| store.set_bytes(&[key], &vec![1; len - 25]).unwrap());
+    store.core.writer.seal_active().unwrap();
+    store
+}
+
+/// To the record: of 20 equal ones 9 or 10 are dead.
+#[test]
+fn a_segment_is_worth_compacting_when_half_of_it_is_dead() {
+    for (dead, runs) in [(9, 0), (10, 1), (11, 1)] {
+        let store = with_one_segment(20, 200);
+        (0..dead).for_each(|key| store.set_bytes(&[key], &[2; 175]).unwrap());
+        store.core.writer.seal_active().unwrap();
+        assert_eq!(compact_to_rest(&store), runs, "{dead} of 20");
+    }
+}
+
+/// To the tombstone: 5 of 32 bytes each are a tenth of what there is, and stay, though everything
+/// they outrank is there.
+#[test]
+fn tombstones_go_when_they_are_more_than_a_tenth() {
+    for (removed, runs) in [(4, 0), (5, 0), (6, 1)] {
+        let store = with_one_segment(20, 72);
+        (0..removed).for_each(|key| store.remove_bytes(&[key]).unwrap());
+        store.core.writer.seal_active().unwrap();
+        assert_eq!(store.stats().tombstone_bytes, 32 * u64::from(removed));
+        assert_eq!(compact_to_rest(&store), runs, "{removed} of 20");
+        assert_eq!(store.stats().tombstone_bytes == 0, runs > 0);
+    }
+}
+
+/// A program that opens the store for one write leaves a small segment each time.
+#[test]
+fn small_segments_become_one_when_there_are_more_than_eight() {
+    let store = with_one_segment(1, 64);
+    for count in 2..=9 {
+        assert_eq!(compact_to_rest(&store), 0);
+        store.set_bytes(&[count], &[1; 39]).unwrap();
+        store.core.writer.seal_active().unwrap();
+        assert_eq!(store.stats().segment_count, u64::from(count));
+    }
+    assert_eq!(compact_to_rest(&store), 1);
+    assert_eq!((store.stats().segment_count, store.len().unwrap()), (1, 9));
+}
+
 /// A store of one small key is more header and footer than record.
 #[test]
 fn segment_of_one_small_record_is_left_alone() {
@@ -105,4 +157,30 @@ fn pressure_rises_towards_the_bound_and_beyond_it() {
     store.compact().unwrap();
     segments.want_compaction();
     assert_eq!(segments.pressure(), Pressure::None);
+}
+
+/// While there may be more to do they wait for it; when it fails there is nothing to wait for.
+#[test]
+fn writers_are_not_held_back_by_a_compaction_that_failed() {
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    for number in 0..200 {
+        do_step(&store, Set(number % 3, 300), number).unwrap();
+    }
+    let segments = &store.core.segments;
+    let compact = || store.core.compactor.compact_some(&|| store.sync(), &|| false);
+    segments.want_compaction();
+    assert_eq!(segments.pressure(), Pressure::Full);
+    let is_create = |call| call == Call::Create;
+    failing.fail_after(0, Fault { code: 5, half: false, sticky: false, chosen: is_create });
+    assert_eq!(compact().unwrap_err().os_error(), Some(5));
+    assert_eq!(segments.pressure(), Pressure::None);
+    // What is worth it is found step by step.
+    segments.want_compaction();
+    assert!(compact().unwrap());
+    for number in 0..200 {
+        do_step(&store, Set(number % 3, 300), number).unwrap();
+    }
+    assert_eq!(segments.pressure(), Pressure::Full);
 }
