@@ -59,9 +59,9 @@ use crate::store::stats::Progress;
 use crate::store::verify::Meter;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, pin, thread};
 
-/// When tombstones take more than this share of all bytes, the segments that keep them alive are
-/// compacted too.
-const TOMBSTONE_RATIO_MAX: (u64, u64) = (1, 10);
+/// When tombstones take more than this of all bytes, in percent, the segments that keep them alive
+/// are compacted too.
+const TOMBSTONE_PERCENT_MAX: u64 = 10;
 
 /// So many segments that are smaller than a quarter of a full one are compacted into one. A
 /// program that opens the store for one write leaves a small segment each time.
@@ -251,9 +251,7 @@ impl Compactor {
         let total: u64 = sealed.iter().map(|segment| records(segment)).sum();
         let live: u64 = sealed.iter().map(|segment| lasting(segment)).sum();
         let is_over_bound = total > 2 * live + 2 * self.segments.seal_bytes();
-        if tombstones * TOMBSTONE_RATIO_MAX.1 > total * TOMBSTONE_RATIO_MAX.0
-            || is_over_bound && tombstones > 0
-        {
+        if tombstones * 100 > total * TOMBSTONE_PERCENT_MAX || is_over_bound && tombstones > 0 {
             return sealed;
         }
         let percent = u64::from(self.options.compaction_dead_percent_min);
