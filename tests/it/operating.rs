@@ -192,6 +192,7 @@ fn a_write_that_waits_for_compaction_is_counted() {
     }
     let stats = store.stats();
     assert!(stats.throttle_us >= stats.throttle_us_max && stats.throttle_us_max > 0, "{stats}");
+    assert!(stats.throttle_count <= stats.written_bytes / (64 << 10), "not at each write: {stats}");
 }
 
 /// However small the segments are; and closing does not wait until the rate allows the rest.
