@@ -8,7 +8,7 @@ use super::*;
 use crate::error::KvsError;
 use crate::logger::{LogLevel, Logger};
 use crate::store::disk::RealDisk;
-use crate::store::disk::failing::FailingDisk;
+use crate::store::disk::failing::{Call, FailingDisk, Fault};
 use crate::store::location::SegmentId;
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
@@ -237,6 +237,42 @@ fn a_long_log_is_read_in_steps_of_a_mebibyte() {
     assert!(*last <= STEP + (101 << 10), "{steps:?}");
     assert_eq!(whole.len(), 3, "{steps:?}");
     assert!(whole.iter().all(|step| (STEP..STEP + (101 << 10)).contains(step)), "{steps:?}");
+}
+
+/// A process is killed when the outputs of a compaction are durable and no manifest lists them, or
+/// when they are listed and the inputs could not be removed: either the ones go or the others.
+#[test]
+fn of_a_compaction_that_was_cut_short_only_one_side_stays() {
+    for is_listed in [false, true] {
+        let model = ModelledDisk::default();
+        let failing = FailingDisk::new(Arc::new(model.clone()));
+        let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+        let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+        for number in 0..8 {
+            do_step(&store, Set(number % 5, 300), number).unwrap();
+        }
+        store.core.writer.seal_active().unwrap();
+        let inputs = ids(&disk);
+        let is_remove = |call| call == Call::Remove;
+        failing.fail_after(0, Fault { code: 5, half: false, sticky: true, chosen: is_remove });
+        let unlisted = Mutex::new(None);
+        let sync_log = || {
+            *unlisted.lock() = Some(moment_of(&model));
+            store.core.writer.sync_sealed()
+        };
+        // It has happened all the same.
+        let compacted = store.core.compactor.compact_some(&sync_log, &|| false);
+        assert_eq!(compacted.unwrap_err().os_error(), Some(5));
+        let unlisted = unlisted.into_inner().expect("there is something to compact");
+        let moment = if is_listed { moment_of(&model) } else { unlisted };
+        let killed: Arc<dyn Disk> = Arc::new(moment.after_kill());
+        assert!(ids(&killed).is_superset(&inputs) && ids(&killed).len() > inputs.len());
+        let opened = open(&killed, dir(), &options(Route::Direct)).unwrap();
+        assert_eq!(content(&opened).unwrap(), content(&store).unwrap());
+        assert_eq!(opened.stats().crash_tails_cut, 0);
+        assert_eq!(ids(&killed) == inputs, !is_listed, "{:?}", ids(&killed));
+        assert_eq!(ids(&killed).is_superset(&inputs), !is_listed, "{:?}", ids(&killed));
+    }
 }
 
 #[test]
