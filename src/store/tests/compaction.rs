@@ -122,6 +122,35 @@ fn small_segments_become_one_when_there_are_more_than_eight() {
     assert_eq!((store.stats().segment_count, store.len().unwrap()), (1, 9));
 }
 
+/// Copies and what they are copied from are there at once. Where files take all that they may, one
+/// segment of which something lives is copied at a time, and what is wholly dead goes with it.
+#[test]
+fn without_room_one_segment_is_copied_at_a_time() {
+    const VALUE: [u8; 975] = [1; 975];
+    let store = with_one_segment(0, 25);
+    let seal = || store.core.writer.seal_active().unwrap();
+    for keys in [0..20, 20..40, 40..60_u8] {
+        keys.for_each(|key| store.set_bytes(&[key], &VALUE).unwrap());
+        seal();
+    }
+    // Half of each of these three is dead.
+    (0..60).step_by(2).for_each(|key| store.set_bytes(&[key], &VALUE).unwrap());
+    seal();
+    for _ in 0..5 {
+        (0..40).for_each(|_| store.set_bytes(b"x", &VALUE).unwrap());
+        seal();
+    }
+    store.set_bytes(b"x", &VALUE).unwrap();
+    assert_eq!((store.stats().segment_count, store.core.segments.room_bytes()), (10, 0));
+    let sync_log = || store.core.writer.sync_sealed();
+    assert!(store.core.compactor.compact_some(&sync_log, &|| false).unwrap());
+    let stats = store.stats();
+    assert_eq!((stats.segment_count, stats.live_bytes), (5, 61_000), "{stats}");
+    assert!(stats.total_bytes < 61_000 + 21_000, "two are half dead: {stats}");
+    assert_eq!(compact_to_rest(&store), 1);
+    assert_eq!(store.len().unwrap(), 61);
+}
+
 /// A store of one small key is more header and footer than record.
 #[test]
 fn segment_of_one_small_record_is_left_alone() {
