@@ -12,6 +12,7 @@ use crate::store::disk::failing::{Call, FailingDisk, Fault};
 use crate::store::location::SegmentId;
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
+use crate::store::record::Footer;
 use crate::store::segment::HEADER_LEN;
 use crate::store::stats::Progress;
 
@@ -145,6 +146,24 @@ fn a_crash_tail_is_counted_and_kept_beside_older_ones() {
     drop(store);
     let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
     assert_eq!(store.stats().crash_tails_cut, 0);
+}
+
+/// A log that its writer has sealed stays as it is, and the newest one gets a footer: both are sealed
+/// from then on, and the next open leaves them alone.
+#[test]
+fn logs_of_a_killed_process_end_in_one_footer_each() {
+    let disk = killed_after(&[Set(0, 3000), Set(1, 3000)]);
+    let logs: Vec<_> = ids(&disk).into_iter().map(|id| names::segment(dir(), id)).collect();
+    let [sealed, newest] = [0, 1].map(|index| read(&disk, &logs[index]));
+    for _ in 0..2 {
+        let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+        let segments = store.core.segments.snapshot().segments;
+        assert_eq!(segments.len(), 2);
+        assert!(segments.iter().all(|segment| segment.footer().is_some()));
+        assert_eq!(read(&disk, &logs[0]), sealed);
+        let found = read(&disk, &logs[1]);
+        assert_eq!((found.len(), found.starts_with(&newest)), (newest.len() + Footer::LEN, true));
+    }
 }
 
 /// Neither the log nor the hint that is made of it knows of its records afterwards.
@@ -305,8 +324,12 @@ fn closing_lists_how_many_keys_there_are_unless_that_is_listed() {
     };
     let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
     (0..2).for_each(|key| do_step(&store, Set(key, 10), key).unwrap());
+    let compactor = &store.core.compactor;
+    assert!(!compactor.has_unlisted(), "it is not sealed");
     store.core.writer.seal_active().unwrap();
-    store.core.compactor.list_sealed(None, &|| Ok(())).unwrap();
+    assert!(compactor.has_unlisted());
+    compactor.list_sealed(None, &|| Ok(())).unwrap();
+    assert!(!compactor.has_unlisted());
     let (number, key_count) = listed();
     assert_eq!(key_count, None);
     assert_eq!(store.len().unwrap(), 2);
