@@ -151,6 +151,31 @@ fn without_room_one_segment_is_copied_at_a_time() {
     assert_eq!(store.len().unwrap(), 61);
 }
 
+/// Who asks for everything to be compacted gets back what is dead, and one file for several small
+/// ones. A segment in which nothing is dead, and one that is small alone, are not copied for that.
+#[test]
+fn compaction_of_everything_copies_nothing_in_vain() {
+    let store = with_one_segment(20, 1000);
+    let set = |key: u8| store.set_bytes(&[key], &[1; 975]).unwrap();
+    let copied = || {
+        let before = store.stats();
+        store.compact().unwrap();
+        let after = store.stats();
+        assert_eq!(after.live_bytes, after.key_count * 1000);
+        (after.segment_count, (after.compaction_read_bytes - before.compaction_read_bytes) / 1000)
+    };
+    assert_eq!(copied(), (1, 0));
+    set(100);
+    assert_eq!(copied(), (2, 1), "it began with a mark, which is dead");
+    assert_eq!(copied(), (2, 0), "one small segment stays");
+    set(101);
+    assert_eq!(copied(), (2, 2), "two small ones become one");
+    assert_eq!(copied(), (2, 0));
+    set(0);
+    assert_eq!(copied(), (1, 23), "the large one has a dead record");
+    assert_eq!(copied(), (1, 0));
+}
+
 /// A store of one small key is more header and footer than record.
 #[test]
 fn segment_of_one_small_record_is_left_alone() {
