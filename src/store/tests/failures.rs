@@ -407,16 +407,29 @@ fn a_failed_sync_is_never_followed_by_a_good_one() {
 }
 
 /// What the disk holds of the log is unknown, so nothing more is written to it: closing adds no
-/// footer, which would vouch for what is before it.
+/// footer, which would vouch for what is before it. The log says so once.
 #[test]
 fn a_poisoned_log_is_closed_without_another_write() {
-    let (disk, store) = failing_store(Route::Direct);
+    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&heard);
+    let options = options(Route::Direct).log_to(move |level, line| {
+        if level == LogLevel::Error {
+            log.lock().push(line.to_owned());
+        }
+    });
+    let store = open(&shared, Path::new(DIR), &options).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
     disk.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
     assert_eq!(store.sync().unwrap_err().os_error(), Some(libc::EIO));
     let before = disk.struck();
     disk.fail_after(0, Fault { sticky: true, ..fault(libc::EIO, writes) });
+    assert!(matches!(store.compact(), Err(KvsError::Poisoned)));
     assert!(matches!(store.close(), Err(KvsError::Poisoned)));
     assert_eq!(disk.struck(), before);
+    let heard = heard.lock();
+    assert!(matches!(&heard[..], [line] if line.contains("no more writes")), "{heard:?}");
 }
 
 /// A leader that panics, for whatever reason, alone or for others: who waits behind it is told,
