@@ -237,6 +237,19 @@ fn what_was_durable_is_never_cut() {
     }
 }
 
+/// Nothing is lost with a footer, whatever the logs behind it say was durable: there is another.
+#[test]
+fn a_log_that_lacks_its_footer_lacks_nothing() {
+    let disk = killed_after(&[Set(0, 3000), Set(1, 3000), Sync, Set(2, 10)]);
+    let path = names::segment(dir(), *ids(&disk).first().unwrap());
+    let whole = read(&disk, &path);
+    let file = disk.open(&path).unwrap();
+    file.set_len(u64::try_from(whole.len() - Footer::LEN).unwrap()).unwrap();
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert_eq!((content(&store).unwrap().len(), store.stats().crash_tails_cut), (3, 0));
+    assert_eq!(read(&disk, &path), whole);
+}
+
 /// While a long log is read to its end, it is told about once per MiB how far that has come.
 #[test]
 fn a_long_log_is_read_in_steps_of_a_mebibyte() {
