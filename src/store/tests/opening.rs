@@ -237,6 +237,27 @@ fn what_was_durable_is_never_cut() {
     }
 }
 
+/// The disk may say one thing when a log is verified and another when it is read to be written again.
+/// Whenever that happens, the open ends, and what is damaged is not taken for good.
+#[test]
+fn a_log_that_changes_while_it_is_settled_is_damaged() {
+    let mut outcomes = BTreeSet::new();
+    for calls in 0..60 {
+        let below = killed_after(&[Set(0, 300), Set(1, 300), Set(2, 300)]);
+        let log = names::segment(dir(), *ids(&below).first().unwrap());
+        let failing = FailingDisk::new(Arc::clone(&below));
+        failing.act_after(calls, move || flip(&below, &log, HEADER_LEN + 500));
+        let disk: Arc<dyn Disk> = Arc::new(failing);
+        let opened = open(&disk, dir(), &options(Route::Direct));
+        outcomes.insert(outcome(&opened));
+        if let Ok(store) = opened {
+            let second = store.get_bytes(KEYS[1].as_bytes());
+            assert!(second.is_err() || second.unwrap().is_none_or(|held| *held == *value(2, 300)));
+        }
+    }
+    assert_eq!(outcomes, BTreeSet::from(["corrupt", "opened"]));
+}
+
 /// Nothing is lost with a footer, whatever the logs behind it say was durable: there is another.
 #[test]
 fn a_log_that_lacks_its_footer_lacks_nothing() {
