@@ -211,7 +211,9 @@ mod tests {
                 seen.lock().push((done_bytes, total_bytes));
             };
             let mut reading = Reading::new(report, 100);
-            read.iter().for_each(|bytes| reading.add(*bytes));
+            for bytes in read {
+                reading.add(*bytes);
+            }
             reading.rest()(AFTER);
             let logs = told.iter().map(|done_bytes| (*done_bytes, 100));
             let expected: Vec<_> = logs.chain([(105, 107)]).collect();

@@ -148,8 +148,8 @@ fn a_crash_tail_is_counted_and_kept_beside_older_ones() {
     assert_eq!(store.stats().crash_tails_cut, 0);
 }
 
-/// A log that its writer has sealed stays as it is, and the newest one gets a footer: both are sealed
-/// from then on, and the next open leaves them alone.
+/// A log that its writer has sealed stays as it is, and the newest one gets a footer: both are
+/// sealed from then on, and the next open leaves them alone.
 #[test]
 fn logs_of_a_killed_process_end_in_one_footer_each() {
     let disk = killed_after(&[Set(0, 3000), Set(1, 3000)]);
@@ -237,8 +237,8 @@ fn what_was_durable_is_never_cut() {
     }
 }
 
-/// The disk may say one thing when a log is verified and another when it is read to be written again.
-/// Whenever that happens, the open ends, and what is damaged is not taken for good.
+/// The disk may say one thing when a log is verified and another when it is read to be written
+/// again. Whenever that happens, the open ends, and what is damaged is not taken for good.
 #[test]
 fn a_log_that_changes_while_it_is_settled_is_damaged() {
     let mut outcomes = BTreeSet::new();

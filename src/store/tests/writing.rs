@@ -1,6 +1,11 @@
-//! What writers leave behind in memory: nothing of keys that have gone.
+//! What writers leave behind in memory, nothing of keys that have gone; and what those who share a
+//! group find.
+
+use std::time::Duration;
 
 use super::*;
+use crate::Write;
+use crate::store::disk::failing::FailingDisk;
 use crate::sync::pin;
 
 /// The places where the newest record of `key` may be.
@@ -19,5 +24,37 @@ fn removed_keys_of_a_batch_leave_no_entry_behind() {
         do_step(&store, Batch(&[(3, Some(10)), (0, None), (1, Some(20)), (2, None)]), 1).unwrap();
         let counts = [0, 1, 2, 3].map(|key| candidate_count(&store, KEYS[key].as_bytes()));
         assert_eq!(counts, [0, 1, 0, 1], "{route:?}");
+    }
+}
+
+/// A key that was set behind the clear is there afterwards; then one that was removed after that,
+/// by the same thread, was not there any more, though all three waited in the same queue.
+#[test]
+fn what_waits_behind_a_clear_is_decided_on_an_empty_store() {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    let key = |index: usize| KEYS[index].as_bytes().to_vec();
+    // Until they came in that order, which is nearly always.
+    for round in 0.. {
+        do_step(&store, Set(0, 10), round).unwrap();
+        // Whoever leads now is held up, so that the others queue.
+        failing.act_after(0, || std::thread::sleep(4 * PAUSE));
+        store.write_then(Write::Set { key: key(1), value: vec![1] }, Box::new(drop));
+        let clearing = store.clone();
+        let clearing = std::thread::spawn(move || clearing.clear());
+        std::thread::sleep(2 * PAUSE);
+        let (done, outcomes) = std::sync::mpsc::channel();
+        store.write_then(Write::Set { key: key(2), value: vec![2] }, Box::new(drop));
+        let told = move |outcome: Result<()>| done.send(outcome.is_ok()).unwrap();
+        store.write_then(Write::Remove { key: key(0) }, Box::new(told));
+        let was_there = outcomes.recv().unwrap();
+        clearing.join().unwrap().unwrap();
+        let is_behind = store.get_bytes(&key(2)).unwrap().is_some();
+        assert!(!(is_behind && was_there), "round {round}");
+        if is_behind {
+            break;
+        }
     }
 }
