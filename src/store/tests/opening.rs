@@ -163,6 +163,7 @@ fn logs_of_a_killed_process_end_in_one_footer_each() {
         assert_eq!(read(&disk, &logs[0]), sealed);
         let found = read(&disk, &logs[1]);
         assert_eq!((found.len(), found.starts_with(&newest)), (newest.len() + Footer::LEN, true));
+        assert_eq!(Manifest::numbers(&disk.list(dir()).unwrap()), [2], "the one after the first");
     }
 }
 
