@@ -33,16 +33,6 @@ pub fn all() -> Vec<Model> {
     return both;
 }
 
-/// With how many preemptions loom comes to the end of a model within minutes; with one more it has
-/// not after 280,000 executions of the closing beside a write, whose waits for the lead multiply.
-pub fn preemptions_max(name: &str) -> usize {
-    match name.split(':').next() {
-        Some("close") => 2,
-        Some("publication" | "hand-over" | "poison") => 3,
-        _ => usize::MAX,
-    }
-}
-
 /// To be called at the beginning of each execution.
 pub fn begin_execution() {
     crate::sync::begin_execution();
