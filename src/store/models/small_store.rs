@@ -1,5 +1,5 @@
-//! A store that two threads use for a moment: publication, the hand-over of the lead, poison and
-//! closing, with so little at work that all orders can be tried.
+//! A store that two threads use for a moment: publication, relocation, the hand-over of the lead,
+//! poison and closing, with so little at work that all orders can be tried.
 //!
 //! Appends go straight to the log: the tail has a model of its own. The disk in memory is behind a
 //! lock, so whoever reads a record has seen what was written before it: that the index publishes
@@ -26,6 +26,8 @@ use crate::write_batch::{Write, WriteBatch};
 pub(super) const ALL: &[Model] = &[
     ("publication: two keys of a batch", two_keys_of_a_batch),
     ("publication: two removed keys of a batch", two_removed_keys_of_a_batch),
+    ("relocation: removals beside compaction", removals_beside_compaction),
+    ("relocation: reads beside compaction", reads_beside_compaction),
     ("hand-over: two writers", two_writers),
     ("hand-over: a writer and a write that nobody waits for", a_writer_and_a_write_handed_over),
     ("poison: two syncs, one of which fails", two_syncs_one_of_which_fails),
@@ -107,6 +109,59 @@ fn two_removed_keys_of_a_batch() {
     store.apply(&batch).unwrap();
     assert_eq!((get(&store, "a"), get(&store, "b")), (None, None));
     reader.join().unwrap();
+}
+
+/// A store whose log is sealed and holds `keys` and a dead record, so that it is to be compacted.
+fn store_to_compact(keys: &[&str]) -> (ModelledDisk, KvStore) {
+    let (model, store) = store_of(&[("stays", 1)], Durability::Os);
+    keys.iter().for_each(|key| set(&store, key, 1).unwrap());
+    store.core.writer.seal_active().unwrap();
+    set(&store, "stays", 2).unwrap();
+    (model, store)
+}
+
+/// Compacts what is sealed. `KvsEngine::compact` would seal first, and wait for the lane.
+fn compact_sealed(store: &KvStore) {
+    let core = &store.core;
+    let sync_log = || core.writer.sync_sealed();
+    core.compactor.compact_all(&sync_log, &|| false, &mut |_| {}).unwrap();
+}
+
+/// What is removed stays away, in this process and in the next, wherever compaction is at that
+/// moment: all of it may happen between two steps of the writer, who has learnt where the record
+/// is and then finds no segment there.
+///
+/// The writer did not look again then, as readers did: a remove answered "key not found" for a key
+/// that was there, and a batch left its removal out.
+fn removals_beside_compaction() {
+    // Each is a chance for shuttle.
+    const KEYS: &[&str] =
+        if cfg!(loom) { &["a"] } else { &["a", "b", "c", "d", "e", "f", "g", "h"] };
+    let (model, store) = store_to_compact(KEYS);
+    let compaction = beside(&store, compact_sealed);
+    let mut batch = WriteBatch::new();
+    for key in KEYS {
+        batch.remove(key.as_bytes());
+    }
+    store.apply(&batch).unwrap();
+    compaction.join().unwrap();
+    let left = |store: &KvStore| KEYS.iter().filter(|key| get(store, key).is_some()).count();
+    assert_eq!((left(&store), store.len().unwrap()), (0, 1), "a removed key is there");
+    drop(store);
+    let store = open(&model, Durability::Os);
+    assert_eq!((left(&store), get(&store, "stays")), (0, Some(2)), "a removed key is back");
+}
+
+/// A key that stays is found, wherever compaction is at that moment.
+fn reads_beside_compaction() {
+    // Each is a chance for shuttle.
+    const READS: usize = if cfg!(loom) { 1 } else { 16 };
+    let (_, store) = store_to_compact(&["a"]);
+    let compaction = beside(&store, compact_sealed);
+    for _ in 0..READS {
+        assert_eq!(get(&store, "a"), Some(1), "a key that stays was missed");
+    }
+    compaction.join().unwrap();
 }
 
 /// Whoever finds a leader is served by it, or leads next; each reads what it wrote.

@@ -92,10 +92,6 @@ fn a_batch_is_seen_as_a_whole() {
 
 /// Keys that stay are always found, what was written is read, and what was removed stays away, in
 /// this process and in the next.
-///
-/// It found a remove that answered "key not found" for a key that was there: a writer, unlike a
-/// reader, did not look again when compaction moved the record under its eyes. A batch would have
-/// left its removal out.
 fn compaction_disturbs_nobody() {
     let (model, store) = new_store(Durability::Os);
     // Beside a dead record each, so that they are copied.
