@@ -62,7 +62,6 @@ pub mod models;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -81,6 +80,7 @@ use crate::options::{
 use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
+use crate::store::key_hash::ByHash;
 use crate::store::keydir::Keydir;
 use crate::store::lookup::lend;
 use crate::store::read_only::Fingerprint;
@@ -441,8 +441,8 @@ impl Core {
     /// The last operation of the batch on each key, the longest one at the end.
     fn entries<'a>(&self, batch: &'a WriteBatch) -> Result<Vec<Entry<'a>>> {
         let guard = pin();
-        let mut seen = HashSet::with_capacity(batch.len());
-        let mut entries = Vec::with_capacity(batch.len());
+        let mut seen = ByHash::with_capacity_and_hasher(batch.len(), Default::default());
+        let mut entries: Vec<Entry<'_>> = Vec::with_capacity(batch.len());
         for op in batch.ops().iter().rev() {
             let (key, value) = match op {
                 BatchOp::Set { key, value, expiry_ms } => (key, Some((value, *expiry_ms))),
@@ -450,13 +450,19 @@ impl Core {
             };
             check_key(key)?;
             value.map_or(Ok(()), |(value, _)| check_value(value))?;
-            if seen.insert(key) {
-                let draft = match value {
-                    Some((value, expiry_ms)) => Draft::put_with(key, value, expiry_ms),
-                    None => Draft::tombstone(key),
-                };
-                entries.push(self.entry(draft, &guard));
+            let hash = self.keydir.hash(key);
+            let place = *seen.entry(hash).or_insert(entries.len());
+            let is_key = |entry: &Entry<'_>| entry.draft.key == key;
+            // Of two keys with the same 64 bits of hash, only one has its place there.
+            if entries.get(place).is_some_and(|there| is_key(there) || entries.iter().any(is_key)) {
+                continue;
             }
+            self.keydir.prefetch_change(hash, &guard);
+            let draft = match value {
+                Some((value, expiry_ms)) => Draft::put_with(key, value, expiry_ms),
+                None => Draft::tombstone(key),
+            };
+            entries.push(Entry { hash, draft });
         }
         // A location says where a record begins: only the last one may reach beyond what it says.
         entries.sort_by_key(|entry| entry.draft.len());

@@ -5,6 +5,9 @@
 //!                            '---- 32 bits kept for ever ----'
 //! ```
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const SHARD_BITS: u32 = if cfg!(any(loom, shuttle)) { 1 } else { 8 };
@@ -62,5 +65,28 @@ impl KeyHasher {
     pub(crate) fn identity(self, key: &[u8]) -> (KeyHash, u32) {
         let other = xxh3_64_with_seed(key, !self.seed);
         (self.hash(key), u32::try_from(other >> 32).expect("32 bits"))
+    }
+}
+
+/// A map by the hashes of keys, which are not hashed once more. Two keys may have the same one.
+pub(crate) type ByHash<V> = HashMap<KeyHash, V, BuildHasherDefault<AsItIs>>;
+
+/// Takes the 64 bits of a [`KeyHash`], seeded like all of them, for a hash.
+#[derive(Debug, Default)]
+pub(crate) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    #[inline]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

@@ -31,7 +31,6 @@ mod publish;
 mod queue;
 mod sync_lane;
 
-use std::collections::HashMap;
 use std::hint;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -40,6 +39,7 @@ use crate::error::{KvsError, Result};
 use crate::logger::Logger;
 use crate::options::{Durability, Options};
 use crate::store::disk::Disk;
+use crate::store::key_hash::ByHash;
 use crate::store::keydir::Keydir;
 use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
@@ -125,7 +125,7 @@ impl Writer {
             marked: last,
             buffer: Vec::new(),
             staged: Vec::new(),
-            latest: HashMap::new(),
+            latest: ByHash::default(),
             unweighed_bytes: 0,
         };
         Self {

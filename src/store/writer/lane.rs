@@ -7,9 +7,7 @@
 //! Staging gives each record its seqno and its place; nothing is visible before the writer has
 //! appended and published it.
 
-use std::collections::HashMap;
-
-use crate::store::key_hash::KeyHash;
+use crate::store::key_hash::{ByHash, KeyHash};
 use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
 use crate::store::segment::SegmentWriter;
@@ -29,7 +27,7 @@ pub(super) struct Lane {
     pub(super) buffer: Vec<u8>,
     pub(super) staged: Vec<Staged>,
     /// The last staged record of a key, by hash; kept only while a group has several operations.
-    pub(super) latest: HashMap<KeyHash, usize>,
+    pub(super) latest: ByHash<usize>,
     /// Appended since the space bound was last looked at.
     pub(super) unweighed_bytes: u64,
 }
