@@ -159,15 +159,16 @@ histories: cc ## 500 histories of concurrent operations, checked for linearizabi
 soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
 	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
 
-models: cc ## Models of concurrency, 300 schedules each (shuttle)
+models: cc ## Models of concurrency: 300 schedules each (shuttle), all of two preemptions (loom)
 	.ci/need python3 python3 --version
 	python3 tests/models/planted.py places
 	KVS_MODEL_SCHEDULES=300 $(CARGO) run $(MODELS_MANIFEST) --features shuttle
+	KVS_MODEL_PREEMPTIONS=2 $(CARGO) run $(MODELS_MANIFEST) --features loom
 
 soak-fuzz: cc g++ ## Every fuzz target for KVS_FUZZ_SECONDS (600; needs a nightly toolchain)
 	fuzz/soak.sh
 
-soak-models: cc ## 100,000 schedules each (shuttle), all orders (loom), planted bugs (30 minutes)
+soak-models: cc ## 100,000 schedules each (shuttle), all of four preemptions (loom), planted bugs
 	KVS_MODEL_SCHEDULES=$${KVS_MODEL_SCHEDULES:-100000} $(CARGO) run $(MODELS_MANIFEST) --release --features shuttle \
 		| tee target/soak-models.log
 	KVS_MODEL_PREEMPTIONS=4 $(CARGO) run $(MODELS_MANIFEST) --release --features loom | tee -a target/soak-models.log
