@@ -66,7 +66,7 @@ bench-ffi: lib venv cc ## What the C boundary costs from C and from Python, and 
 	$(CARGO) bench --bench boundary -- --c $(CURDIR)/target/ffi-tests/calls \
 		--python $(CURDIR)/$(VENV)/bin/python $(KVS_BENCH)
 
-bench-peers: peers-build ## kvs beside other stores, measured (about 40 minutes, a quiet machine)
+bench-peers: peers-build ## kvs beside other stores, measured (half an hour, a quiet machine)
 	@mkdir -p target/peers/full
 	@rm -f target/peers/full/results.jsonl
 	$(PEERS) run --dir target/peers/full/data --out target/peers/full/results.jsonl $(PEERS_ARGS)

@@ -441,7 +441,8 @@ impl Core {
     /// The last operation of the batch on each key, the longest one at the end.
     fn entries<'a>(&self, batch: &'a WriteBatch) -> Result<Vec<Entry<'a>>> {
         let guard = pin();
-        let mut seen = ByHash::with_capacity_and_hasher(batch.len(), Default::default());
+        let mut seen = ByHash::default();
+        seen.reserve(batch.len());
         let mut entries: Vec<Entry<'_>> = Vec::with_capacity(batch.len());
         for op in batch.ops().iter().rev() {
             let (key, value) = match op {

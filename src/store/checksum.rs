@@ -43,7 +43,7 @@ fn crc32c_twice_sse42<const N: usize>(crc: u32, first: &[u8; N], second: &[u8]) 
     (crc32c_sse42(crc, first), crc32c_sse42(0, second))
 }
 
-/// As few instructions as can be: see [`Core::find`](crate::store::Core::find).
+/// As few instructions as can be: see `Core::glance`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 #[inline]

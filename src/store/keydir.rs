@@ -143,7 +143,7 @@ impl Table {
     }
 }
 
-/// As few instructions as can be for each slot: see [`Core::find`](crate::store::Core::find).
+/// As few instructions as can be for each slot: see `Core::glance`.
 struct Probe<'t> {
     rest: slice::Iter<'t, AtomicU64>,
     /// Where `rest` ends...

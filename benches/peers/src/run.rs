@@ -62,7 +62,8 @@ fn offers(entry: &Entry, workload: &Workload) -> bool {
     // A setting is compared on the main data; other sizes are for the stores as such.
     let is_main = workload.data == DataSet::Main || entry.only.is_none();
     let is_able = entry.ordered || workload.kind != workload::Kind::Scan;
-    is_varied && is_main && is_able
+    let is_quick = workload.data != DataSet::Tenfold || entry.tenfold;
+    is_varied && is_main && is_able && is_quick
 }
 
 /// Everything that is to be done, in order.
@@ -245,6 +246,7 @@ mod tests {
             settings: "",
             ordered,
             only,
+            tenfold: name != "slow",
             version: String::new,
             open: |_| bail!("is not opened here"),
         }
@@ -274,6 +276,8 @@ mod tests {
         assert_eq!(names(&steps, 0).len(), main * 2 + 2);
         assert_eq!(names(&steps, 0).len(), names(&steps, 1).len());
         assert!(matches!(steps.last(), Some(Step::Remove { .. })));
+        let slow = schedule(&[entry("slow", true, None)], &workload::chosen(&[]).unwrap(), 2);
+        assert_eq!(names(&slow, 0).len(), main * 2, "what would take longest is left out");
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct Entry {
     /// The workloads that this entry is there for; all of them if `None`. Settings that differ
     /// from another entry's in a few workloads only need not run the rest.
     pub only: Option<&'static [Kind]>,
+    /// Whether it is measured with ten times as many keys: some take minutes to be given them, more
+    /// than all else takes together.
+    pub tenfold: bool,
     pub version: fn() -> String,
     pub open: fn(&OpenOptions) -> Result<Box<dyn Store>>,
 }

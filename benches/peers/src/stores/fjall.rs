@@ -14,6 +14,7 @@ pub fn entries() -> Vec<Entry> {
                    write if synced",
         ordered: true,
         only: None,
+        tenfold: false,
         version: || crate_version("fjall"),
         open,
     }]

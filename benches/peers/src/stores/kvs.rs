@@ -14,6 +14,7 @@ pub fn entries() -> Vec<Entry> {
                    first scan puts the keys in order",
         ordered: true,
         only: None,
+        tenfold: true,
         version: || crate_version("kvs"),
         open: |options| open(options, false),
     };

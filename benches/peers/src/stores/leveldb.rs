@@ -70,6 +70,7 @@ pub fn entries() -> Vec<Entry> {
                    compression, checksums verified",
         ordered: true,
         only: None,
+        tenfold: true,
         version: || {
             // SAFETY: takes nothing and returns a number.
             let (major, minor) = unsafe { (leveldb_major_version(), leveldb_minor_version()) };

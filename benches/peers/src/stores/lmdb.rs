@@ -17,6 +17,7 @@ pub fn entries() -> Vec<Entry> {
         settings: "NOSYNC unless synced; a thread keeps its read transaction until it writes",
         ordered: true,
         only: None,
+        tenfold: true,
         version: || {
             let version = heed::lmdb_version();
             format!("{}.{}.{}", version.major, version.minor, version.patch)

@@ -24,6 +24,7 @@ pub fn entries() -> Vec<Entry> {
                    synced; a thread keeps its read transaction until it writes",
         ordered: true,
         only: None,
+        tenfold: false,
         version: || crate_version("redb"),
         open,
     }]

@@ -76,6 +76,7 @@ pub fn entries() -> Vec<Entry> {
                    64 MiB write buffer, no compression, 2 background jobs, all files open",
         ordered: true,
         only: None,
+        tenfold: true,
         version: || env!("PEERS_ROCKSDB_VERSION").to_owned(),
         open,
     }]

@@ -12,6 +12,7 @@ pub fn entries() -> Vec<Entry> {
         settings: "cache 1 GiB, HighThroughput, no timed flush; flush() after each write if synced",
         ordered: true,
         only: None,
+        tenfold: true,
         version: || crate_version("sled"),
         open,
     }]

@@ -16,6 +16,7 @@ pub fn entries() -> Vec<Entry> {
                    mmap 16 GiB, page cache 16 MB, one connection that writes and one a reader",
         ordered: true,
         only: None,
+        tenfold: false,
         version: || rusqlite::version().to_owned(),
         open,
     }]

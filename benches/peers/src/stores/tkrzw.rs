@@ -60,6 +60,7 @@ pub fn entries() -> Vec<Entry> {
                    the start",
         ordered: false,
         only: None,
+        tenfold: true,
         version: || {
             // SAFETY: a string that the library holds for ever.
             let version = unsafe { CStr::from_ptr(TKRZW_PACKAGE_VERSION) };
