@@ -80,7 +80,7 @@ use crate::options::{
 use crate::scan::{Batches, Entries, Scan};
 use crate::store::compaction::Compactor;
 use crate::store::disk::{DirLock, Disk, RealDisk};
-use crate::store::key_hash::ByHash;
+use crate::store::key_hash::{ByHash, KeyHash};
 use crate::store::keydir::Keydir;
 use crate::store::lookup::lend;
 use crate::store::read_only::Fingerprint;
@@ -397,26 +397,27 @@ impl Core {
         walk::put_in_order(&self.keydir, &self.segments, &|| self.check_not_closed())
     }
 
-    /// While `draft` takes its checksum, the place of `key` in the index comes nearer.
     fn write_one<'a>(
         &self,
         kind: OpKind,
         key: &[u8],
         draft: impl FnOnce() -> Draft<'a>,
     ) -> Result<Outcome> {
-        let (hash, guard) = (self.keydir.hash(key), pin());
-        self.keydir.prefetch_change(hash, &guard);
-        let entries = [Entry { hash, draft: draft() }];
+        let guard = pin();
+        let entries = [self.entry(self.keydir.hash(key), draft, &guard)];
         self.writer.write(&Op { kind, entries: &entries, sync: false }, guard)
     }
 
     fn write_then(&self, write: &Write, done: WriteDone) {
+        let hash = |key: &[u8]| self.keydir.hash(key);
         let entries = match write {
             Write::Set { key, value } => check_key(key)
                 .and_then(|()| check_value(value))
-                .map(|()| vec![self.entry(Draft::put(key, value), &pin())]),
+                .map(|()| vec![self.entry(hash(key), || Draft::put(key, value), &pin())]),
             Write::Remove { key } if key.len() > KEY_LEN_MAX => Err(KvsError::KeyNotFound),
-            Write::Remove { key } => Ok(vec![self.entry(Draft::tombstone(key), &pin())]),
+            Write::Remove { key } => {
+                Ok(vec![self.entry(hash(key), || Draft::tombstone(key), &pin())])
+            }
             Write::Batch(batch) => self.entries(batch),
         };
         let kind = match write {
@@ -432,10 +433,15 @@ impl Core {
         }
     }
 
-    fn entry<'a>(&self, draft: Draft<'a>, guard: &Guard) -> Entry<'a> {
-        let hash = self.keydir.hash(draft.key);
+    /// While `draft` takes its checksum, the place of its key in the index comes nearer.
+    fn entry<'a>(
+        &self,
+        hash: KeyHash,
+        draft: impl FnOnce() -> Draft<'a>,
+        guard: &Guard,
+    ) -> Entry<'a> {
         self.keydir.prefetch_change(hash, guard);
-        Entry { hash, draft }
+        Entry { hash, draft: draft() }
     }
 
     /// The last operation of the batch on each key, the longest one at the end.
@@ -458,12 +464,11 @@ impl Core {
             if entries.get(place).is_some_and(|there| is_key(there) || entries.iter().any(is_key)) {
                 continue;
             }
-            self.keydir.prefetch_change(hash, &guard);
-            let draft = match value {
+            let draft = || match value {
                 Some((value, expiry_ms)) => Draft::put_with(key, value, expiry_ms),
                 None => Draft::tombstone(key),
             };
-            entries.push(Entry { hash, draft });
+            entries.push(self.entry(hash, draft, &guard));
         }
         // A location says where a record begins: only the last one may reach beyond what it says.
         entries.sort_by_key(|entry| entry.draft.len());

@@ -61,7 +61,10 @@ impl Core {
         }
         let published = || self.writer.published();
         let record = record.verify_plain(segment.header.salt, offset, published)?;
-        if self.segments.is_certain() { Some((segment, record)) } else { None }
+        match self.segments.check_certain(Some(record.seqno)) {
+            Ok(()) => Some((segment, record)),
+            Err(_) => None,
+        }
     }
 
     /// As [`Core::find`], for every case there is.

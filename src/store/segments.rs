@@ -437,13 +437,6 @@ impl Segments {
         self.say_doubt(doubt)
     }
 
-    /// Whether everything that is known is certain.
-    #[inline]
-    pub(crate) fn is_certain(&self) -> bool {
-        // Acquire: as in `check_certain`.
-        self.doubt.load(Ordering::Acquire) == 0
-    }
-
     #[cold]
     fn say_doubt(&self, doubt: u64) -> Result<()> {
         // Relaxed: as in `note_cleared`.

@@ -333,19 +333,25 @@ fn a_compacted_file_that_could_not_be_removed_is_tried_again() {
     assert_eq!(u64::try_from(segment_files()).unwrap(), store.stats().segment_count);
 }
 
+/// The same options, and the lines that the log is told as errors.
+fn hearing_errors(options: Options) -> (Options, Arc<Mutex<Vec<String>>>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&heard);
+    let options = options.log_to(move |level, line| {
+        if level == LogLevel::Error {
+            log.lock().push(line.to_owned());
+        }
+    });
+    (options, heard)
+}
+
 /// What nobody waits for must be heard of all the same: in the figures, once in the log, and by the
 /// next who asks for a compaction.
 #[test]
 fn a_failure_of_background_compaction_is_kept_until_someone_hears_of_it() {
     let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&heard);
-    let options = options(Route::Tail).auto_compaction(true).log_to(move |level, line| {
-        if level == LogLevel::Error {
-            log.lock().push(line.to_owned());
-        }
-    });
+    let (options, heard) = hearing_errors(options(Route::Tail).auto_compaction(true));
     let store = open(&shared, Path::new(DIR), &options).unwrap();
     disk.fail_after(0, Fault { sticky: true, ..fault(libc::EBUSY, |call| call == Call::Remove) });
     let mut number = 0_u32;
@@ -412,13 +418,7 @@ fn a_failed_sync_is_never_followed_by_a_good_one() {
 fn a_poisoned_log_is_closed_without_another_write() {
     let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&heard);
-    let options = options(Route::Direct).log_to(move |level, line| {
-        if level == LogLevel::Error {
-            log.lock().push(line.to_owned());
-        }
-    });
+    let (options, heard) = hearing_errors(options(Route::Direct));
     let store = open(&shared, Path::new(DIR), &options).unwrap();
     store.set_bytes(b"a", b"1").unwrap();
     disk.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
