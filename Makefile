@@ -50,7 +50,7 @@ demo: lib venv ## C and Python hosts load real data, serve it, and kvs-client ta
 test: toolchain ## Every check there is (under 15 minutes on 2 cores)
 	@.ci/steps $(STEPS) -- $(STEPS_BESIDE)
 
-bench: cc critcmp ## Each layer, the engines, threads, with criterion; a table at the end (10 minutes)
+bench: cc critcmp ## Each layer, the engines, threads, with criterion; a table at the end (15 minutes)
 	$(CARGO) bench --features layers --bench layers --bench engines -- $(KVS_BENCH)
 	@echo
 	@$(TOOLS)/bin/critcmp --target-dir target new
