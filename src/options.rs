@@ -62,7 +62,8 @@ pub enum Durability {
     /// As `Os`, and power loss costs at most the last of these intervals: a background thread
     /// syncs that often.
     Interval(Duration),
-    /// A returned write survives power loss. Writers that wait at the same time share one sync.
+    /// A returned write survives power loss. Writers that wait at the same time share one sync. The
+    /// file that is written to is up to 1 MiB longer than what is in it; that part takes no room.
     Sync,
 }
 

@@ -327,11 +327,6 @@ impl DiskFile for RealFile {
 pub(crate) struct Mapping(MmapRaw);
 
 impl Mapping {
-    /// How many bytes are mapped.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The bytes from `from` to `to`.
     ///
     /// # Safety

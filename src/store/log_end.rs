@@ -27,14 +27,14 @@ pub(crate) struct LogEnd {
     /// What its footer says, or is to say.
     pub(crate) footer: Footer,
     pub(crate) sealed: bool,
-    /// Whether the file goes on behind `offset`.
+    /// Whether there is anything but zeros behind `offset`.
     pub(crate) torn: bool,
     /// Every write up to this one was durable once: a mark says so.
     pub(crate) durable: Seqno,
 }
 
 /// Walks a log to its first byte that is no record, and gathers its hint. An unfinished batch does
-/// not count.
+/// not count. Zeros at the end of the file are room for what was to come.
 ///
 /// A footer at the end proves nothing: rotation does not wait for the disk, so after a power loss
 /// the footer may be there and records before it may not.
@@ -45,6 +45,8 @@ pub(crate) fn walk_to_end(
     hasher: KeyHasher,
     count: &mut dyn FnMut(u64),
 ) -> Result<(LogEnd, HintBuilder)> {
+    // Now: who is writing the log may add to it meanwhile.
+    let used_len = log.log().used_len()?;
     let before = log.header.seqno_before;
     let mut hint = HintBuilder::new(hasher);
     let mut footer = Footer { seqno_min: before.next(), seqno_max: before, record_count: 0 };
@@ -52,7 +54,7 @@ pub(crate) fn walk_to_end(
     // Records of a batch whose last one has not come yet.
     let mut open_batch = 0;
     let mut durable = Seqno::ZERO;
-    let mut counted = 0;
+    let (mut counted, mut sealed) = (0, false);
     let mut scan = log.scan();
     while let Step::Record { offset, record } = scan.step()? {
         if offset > counted + COUNT_BYTES {
@@ -60,13 +62,10 @@ pub(crate) fn walk_to_end(
             counted = offset;
         }
         if record.kind == Kind::Footer {
-            let written = log.footer().filter(|written| written.seqno_max == footer.seqno_max);
-            let is_last = offset + len_of(record.len());
-            if let Some(footer) = written.filter(|_| is_last == log.len() && open_batch == 0) {
-                count(log.len() - counted);
-                let end = LogEnd { offset: log.len(), footer, sealed: true, torn: false, durable };
-                return Ok((end, hint));
-            }
+            let after = offset + len_of(record.len());
+            let says = Footer::decode(&record).map(|written| written.seqno_max);
+            sealed = after >= used_len && open_batch == 0 && says == Some(footer.seqno_max);
+            end = if sealed { after } else { end };
             break;
         }
         open_batch += u64::from(record.kind.is_write());
@@ -88,8 +87,8 @@ pub(crate) fn walk_to_end(
         hint.forget_after(footer.seqno_max);
     }
     count(log.len() - counted);
-    let torn = end < log.len();
-    Ok((LogEnd { offset: end, footer, sealed: false, torn, durable }, hint))
+    let torn = end < used_len;
+    Ok((LogEnd { offset: end, footer, sealed, torn, durable }, hint))
 }
 
 /// How far the reading of logs has come, and of what is read after them.

@@ -9,6 +9,11 @@
 //! ```
 //! Without a tail, and in a sealed file, `flushed` and `written` are the same.
 //!
+//! Where every append is synced, the file is made longer ahead of them, by a hole that reads as
+//! zeros and takes no room: a sync then has bytes to write and no new length, which is a third of
+//! what it costs. A sealed file ends where its bytes do; in one that was not sealed, [`used_len`]
+//! tells from where on there is nothing.
+//!
 //! Invariants: bytes below `written` can be read and never change (invariant 1); those below
 //! `flushed` are in the file. Readers see only those. Nobody writes through this mapping.
 //!
@@ -46,6 +51,44 @@ enum Behind {
     Rest(Rest),
 }
 
+/// What a log is given before there are bytes for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ahead<'a> {
+    /// Nothing: each append makes the file longer.
+    Nothing,
+    /// A longer file: for appends that are synced one by one.
+    Room,
+    /// A tail, where appends go first: for those that are not.
+    Tail(&'a Arc<Tail>),
+}
+
+/// How much longer a file is made at once (1 MiB). Little in tests, so that they see it often.
+const ROOM_LEN: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+
+/// Bytes that are looked at in one piece for [`used_len`].
+const LOOK_LEN: usize = if cfg!(test) { 1 << 8 } else { 64 << 10 };
+
+/// Everything in a log is a multiple of this long.
+const UNIT_LEN: u64 = 8;
+
+/// Length of `file` without what of it is zeros to its end: what is to come was not written yet. A
+/// record may end with zeros, so this is not where the next one begins.
+pub(crate) fn used_len(file: &dyn DiskFile) -> Result<u64> {
+    let len = file.len()?;
+    let mut end = len;
+    let mut piece = Vec::new();
+    while end > 0 {
+        let start = (end - 1) / len_of(LOOK_LEN) * len_of(LOOK_LEN);
+        piece.resize(usize::try_from(end - start).unwrap_or(LOOK_LEN), 0);
+        file.read_at(&mut piece, start)?;
+        if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+            return Ok((start + len_of(last) + 1).next_multiple_of(UNIT_LEN).min(len));
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
 /// The right to append to one [`LogFile`]. There is one per file, so bytes that readers see are
 /// never written again.
 #[derive(Debug)]
@@ -53,23 +96,29 @@ pub(crate) struct LogWriter {
     log: Arc<LogFile>,
     /// The bytes from `flushed` to `written`.
     pending: Vec<u8>,
+    /// How long the file is, if it is made longer ahead of what is written.
+    room_end: Option<u64>,
+    capacity: u64,
 }
 
 impl LogFile {
-    /// An empty file that will grow to `capacity` bytes at most, with `tail` in front of it.
+    /// An empty file that will grow to `capacity` bytes at most.
     pub(crate) fn create(
         file: Box<dyn DiskFile>,
         capacity: u64,
         read_mode: ReadMode,
-        tail: Option<&Arc<Tail>>,
+        ahead: Ahead<'_>,
     ) -> (Arc<Self>, LogWriter) {
-        let behind = tail.map_or(Behind::Nothing, |tail| Behind::Tail {
-            tail: Arc::clone(tail),
-            base: tail.begin(),
-        });
+        let (behind, pending, room_end) = match ahead {
+            Ahead::Nothing => (Behind::Nothing, Vec::new(), None),
+            Ahead::Room => (Behind::Nothing, Vec::new(), Some(0)),
+            Ahead::Tail(tail) => {
+                let behind = Behind::Tail { tail: Arc::clone(tail), base: tail.begin() };
+                (behind, Vec::with_capacity(PIECE_LEN), None)
+            }
+        };
         let log = Arc::new(Self::new(file, 0, capacity, read_mode, behind));
-        let pending = Vec::with_capacity(if tail.is_some() { PIECE_LEN } else { 0 });
-        (Arc::clone(&log), LogWriter { log, pending })
+        (Arc::clone(&log), LogWriter { log, pending, room_end, capacity })
     }
 
     /// A file that will not grow any more, up to `len` bytes, and what a tail has of it.
@@ -126,6 +175,15 @@ impl LogFile {
     fn flushed(&self) -> u64 {
         // Acquire: pairs with the Release in `LogWriter::write`.
         self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Its length without the zeros that may be at the end of the file.
+    pub(crate) fn used_len(&self) -> Result<u64> {
+        match &self.behind {
+            // What goes on in a tail has no room at its end.
+            Behind::Rest(_) => Ok(self.len()),
+            _ => Ok(used_len(&*self.file)?.min(self.len())),
+        }
     }
 
     /// Lets readers look at no more than `len` bytes. For a file that another process appends to.
@@ -258,6 +316,25 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Appends `bytes`, behind which the file ends: nothing is to come after them.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written. If that was undone, it can be appended to as before.
+    pub(crate) fn append_last(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+        self.flush()?;
+        // Relaxed: only this writer changes it.
+        let end = self.log.flushed.load(Ordering::Relaxed);
+        if self.room_end.is_some_and(|room_end| room_end > end) {
+            // Before the bytes, which a file that goes on behind them would hide.
+            self.log.file.set_len(end).map_err(|error| AppendError { error, undone: true })?;
+        }
+        let makes_room = self.room_end.take();
+        let written = self.write(bytes);
+        self.room_end = makes_room.map(|_| self.log.flushed.load(Ordering::Relaxed));
+        written
+    }
+
     /// Whether everything is in the file.
     pub(crate) fn is_flushed(&self) -> bool {
         self.pending.is_empty()
@@ -279,16 +356,23 @@ impl LogWriter {
     }
 
     /// Appends `bytes` to the file with one write. On failure it is cut back to what it was.
-    fn write(&self, bytes: &[u8]) -> Result<(), AppendError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         let log = &*self.log;
         // Relaxed: only this writer changes it.
         let start = log.flushed.load(Ordering::Relaxed);
         let end = start + len_of(bytes.len());
-        if let Some(mapping) = &log.mapping {
-            let capacity = len_of(mapping.len());
-            assert!(end <= capacity, "the caller keeps within the capacity it asked for");
+        assert!(end <= self.capacity, "the caller keeps within the capacity it asked for");
+        if let Some(room_end) = self.room_end
+            && room_end < end
+        {
+            let wanted = end.next_multiple_of(ROOM_LEN).min(self.capacity);
+            // Where there is no room, the bytes may still find some: then it is only slower.
+            if wanted > end && log.file.set_len(wanted).is_ok() {
+                self.room_end = Some(wanted);
+            }
         }
         if let Err(error) = log.file.write_at(bytes, start) {
+            self.room_end = self.room_end.map(|_| start);
             // The cut is made durable: after a power loss, sectors of the failed bytes must not
             // turn up among those that are written over them.
             let undone = log.file.set_len(start).and_then(|()| log.file.sync()).is_ok();
@@ -305,22 +389,21 @@ impl LogWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::disk::modelled::ModelledDisk;
     use crate::store::disk::{Disk, RealDisk};
 
-    fn log_file(
-        dir: &Path,
-        read_mode: ReadMode,
-        tail: Option<&Arc<Tail>>,
-    ) -> (Arc<LogFile>, LogWriter) {
+    const CAPACITY: u64 = 1 << 20;
+
+    fn log_file(dir: &Path, read_mode: ReadMode, ahead: Ahead<'_>) -> (Arc<LogFile>, LogWriter) {
         let file = RealDisk.create(&dir.join("log")).unwrap();
-        LogFile::create(file, 1 << 20, read_mode, tail)
+        LogFile::create(file, CAPACITY, read_mode, ahead)
     }
 
     #[test]
     fn readers_see_what_was_appended_and_nothing_beyond() {
         for read_mode in [ReadMode::Mapped, ReadMode::Positioned] {
             let dir = tempfile::tempdir().unwrap();
-            let (log, mut writer) = log_file(dir.path(), read_mode, None);
+            let (log, mut writer) = log_file(dir.path(), read_mode, Ahead::Nothing);
             writer.append(b"hello...", false).unwrap();
             writer.append(b"world", false).unwrap();
             let mut buffer = Vec::new();
@@ -342,7 +425,7 @@ mod tests {
         for read_mode in [ReadMode::Mapped, ReadMode::Positioned] {
             let dir = tempfile::tempdir().unwrap();
             let tail = Arc::new(Tail::open(&RealDisk, &dir.path().join("TAIL")).unwrap());
-            let (log, mut writer) = log_file(dir.path(), read_mode, Some(&tail));
+            let (log, mut writer) = log_file(dir.path(), read_mode, Ahead::Tail(&tail));
             let mut model = Vec::new();
             let mut buffer = Vec::new();
             for n in 0..400_u32 {
@@ -365,6 +448,52 @@ mod tests {
             model.extend_from_slice(&piece);
             assert_eq!(std::fs::read(log.path()).unwrap(), model, "long ones go through");
         }
+    }
+
+    /// The file is longer than what is in it, by a hole, and ends where its bytes do once the last
+    /// ones are there. Values of zeros are bytes as well.
+    #[test]
+    fn a_file_with_room_ends_where_its_bytes_do_when_the_last_are_there() {
+        for last_len in [8, 1000, CAPACITY - 4800] {
+            let dir = tempfile::tempdir().unwrap();
+            let (log, mut writer) = log_file(dir.path(), ReadMode::Mapped, Ahead::Room);
+            let file_len = || std::fs::metadata(log.path()).unwrap().len();
+            let mut model = Vec::new();
+            for n in 0..100 {
+                let bytes = [n; 48];
+                writer.append(&bytes, true).unwrap();
+                model.extend_from_slice(&bytes);
+                let room = file_len().checked_sub(log.len()).unwrap();
+                assert!(room < ROOM_LEN && file_len() % ROOM_LEN == 0, "{n}: {room}");
+                assert_eq!(log.len(), len_of(model.len()));
+                let used = if n == 0 { 0 } else { log.len() };
+                assert_eq!(log.used_len().unwrap(), used);
+            }
+            let last = vec![7; usize::try_from(last_len).unwrap()];
+            writer.append_last(&last).unwrap();
+            model.extend_from_slice(&last);
+            assert_eq!(std::fs::read(log.path()).unwrap(), model);
+        }
+    }
+
+    /// A disk on which there is no room for more than is written, and then none for that.
+    #[test]
+    fn room_that_is_not_to_be_had_is_done_without() {
+        let (disk, path) = (ModelledDisk::default(), Path::new("/log"));
+        disk.limit(1500);
+        let file = disk.create(path).unwrap();
+        let (log, mut writer) = LogFile::create(file, CAPACITY, ReadMode::Positioned, Ahead::Room);
+        for _ in 0..15 {
+            writer.append(&[7; 96], true).unwrap();
+        }
+        let failed = writer.append(&[7; 96], true).unwrap_err();
+        assert!(failed.undone && matches!(failed.error, KvsError::NoSpace { .. }), "{failed:?}");
+        assert_eq!(log.len(), 15 * 96);
+        writer.append(&[8; 8], true).unwrap();
+        writer.append_last(&[9; 8]).unwrap();
+        let file = disk.open(path).unwrap();
+        assert_eq!(file.len().unwrap(), 15 * 96 + 16);
+        assert_eq!(log.len(), 15 * 96 + 16);
     }
 
     /// As after a kill: the file ends somewhere, and the rest is found elsewhere.

@@ -33,6 +33,7 @@ use crate::store::keydir::Keydir;
 use crate::store::loading::{self, HintedIndex, Opened};
 use crate::store::location::{SegmentId, Seqno};
 use crate::store::log_end::{Reading, Unlisted, walk_to_end};
+use crate::store::log_file::used_len;
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::reserve::Reserve;
@@ -49,7 +50,7 @@ const ATTEMPTS_MAX: u32 = 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     manifest_number: u64,
-    /// The logs that are not listed, with the lengths of their files.
+    /// The logs that are not listed, with the lengths of what is used of their files.
     logs: Vec<(SegmentId, u64)>,
     /// Of all that is in the tail.
     tail_hash: Option<u64>,
@@ -58,7 +59,7 @@ pub(crate) struct Fingerprint {
 impl Fingerprint {
     /// That of the store in `dir`, as it is now.
     pub(crate) fn take(disk: &dyn Disk, dir: &Path) -> Result<Self> {
-        undisturbed(disk, dir, |files| Ok(Found::look(disk, dir, files)?.fingerprint))
+        undisturbed(disk, dir, |found| Ok(found.fingerprint.clone()))
     }
 }
 
@@ -80,7 +81,8 @@ impl Found {
         for name in files {
             let Name::Segment(id) = Name::parse(name) else { continue };
             if id.get() >= manifest.log_from && !manifest.lists(id) {
-                logs.push((id, disk.open_to_read(&names::segment(dir, id))?.len()?));
+                let file = disk.open_to_read(&names::segment(dir, id))?;
+                logs.push((id, used_len(&*file)?));
             }
         }
         logs.sort_unstable();
@@ -96,19 +98,18 @@ pub(crate) fn open(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(Opened, Fingerprint)> {
-    undisturbed(&**disk, dir, |files| {
-        let found = Found::look(&**disk, dir, files)?;
-        let view = view(disk, dir, options, &found, progress)?;
-        Ok((view, found.fingerprint))
+    undisturbed(&**disk, dir, |found| {
+        Ok((view(disk, dir, options, found, progress)?, found.fingerprint.clone()))
     })
 }
 
-/// Calls `look` with the names in `dir`, and again if it fails because the writer was at work
-/// meanwhile: a file was replaced, removed or cut between the list and the look.
+/// Calls `look` with what is in `dir`, and again if it fails because the writer was at work
+/// meanwhile: a file was replaced, removed or cut; or what looks like damage is a write that was
+/// half there at first, and durable when it was held against what follows.
 fn undisturbed<R>(
     disk: &dyn Disk,
     dir: &Path,
-    mut look: impl FnMut(&[OsString]) -> Result<R>,
+    mut look: impl FnMut(&Found) -> Result<R>,
 ) -> Result<R> {
     let list = || {
         let mut files = disk.list(dir)?;
@@ -118,7 +119,13 @@ fn undisturbed<R>(
     let mut files: Vec<OsString> = list()?;
     let mut attempts_left = ATTEMPTS_MAX;
     loop {
-        let error = match look(&files) {
+        let mut before = None;
+        let looked = Found::look(disk, dir, &files).and_then(|found| {
+            let looked = look(&found);
+            before = Some(found.fingerprint);
+            looked
+        });
+        let error = match looked {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
@@ -127,7 +134,13 @@ fn undisturbed<R>(
             KvsError::Io { source, .. } => Some(source.kind()),
             _ => None,
         };
-        let is_disturbed = now != files || kind == Some(io::ErrorKind::UnexpectedEof);
+        let has_gone_on = || {
+            let found = Found::look(disk, dir, &files);
+            found.is_ok_and(|found| before.is_some_and(|before| before != found.fingerprint))
+        };
+        let is_disturbed = now != files
+            || kind == Some(io::ErrorKind::UnexpectedEof)
+            || matches!(error, KvsError::Corrupt { .. }) && has_gone_on();
         attempts_left -= 1;
         if attempts_left > 0 && is_disturbed {
             files = now;

@@ -39,6 +39,7 @@ use crate::store::keydir::Keydir;
 use crate::store::loading::{self, HintedIndex, Opened};
 use crate::store::location::{SegmentId, Seqno, len_of};
 use crate::store::log_end::{LogEnd, Reading, Unlisted, walk_to_end};
+use crate::store::log_file::used_len;
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names::{self, Name};
 use crate::store::record::{self, Damage, Record};
@@ -311,8 +312,7 @@ impl Recovery {
     ) -> Result<Option<u64>> {
         let id = log.header.id;
         // What is torn may lie in the tail alone.
-        let is_cut = end.torn && file.len()? > end.offset;
-        if is_cut {
+        if end.torn && file.len()? > end.offset {
             self.keep_tail(id, end.offset)?;
         }
         if end.footer.record_count == 0 {
@@ -320,9 +320,8 @@ impl Recovery {
             return Ok(None);
         }
         write_again(log, file, durable, end.offset)?;
-        if is_cut {
-            file.set_len(end.offset)?;
-        }
+        // Also if it seems to end there: a cut can be lost by a sync that failed, as bytes can.
+        file.set_len(end.offset)?;
         if !end.sealed {
             file.write_at(&end.footer.encode(end.offset, log.header.salt), end.offset)?;
         }
@@ -334,11 +333,13 @@ impl Recovery {
         Ok(Some(bytes))
     }
 
-    /// Copies the bytes from `offset` on to `lost+found/`.
+    /// Copies the bytes from `offset` on to `lost+found/`; zeros at the end take no room there.
     fn keep_tail(&mut self, id: SegmentId, offset: u64) -> Result<()> {
         self.tails_cut += 1;
         let file = self.disk.open(&self.path(id))?;
-        let len = usize::try_from(file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let whole_len = file.len()?.saturating_sub(offset);
+        let len = used_len(&*file)?.saturating_sub(offset);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut tail = vec![0; len];
         file.read_at(&mut tail, offset)?;
         self.disk.create_dir_all(&names::lost_and_found(&self.dir))?;
@@ -352,6 +353,7 @@ impl Recovery {
         log.warn(format_args!("{len} bytes of an unfinished write are kept in {}", path.display()));
         let kept = self.disk.create(&path)?;
         kept.write_at(&tail, 0)?;
+        kept.set_len(whole_len)?;
         kept.sync()?;
         self.disk.sync_dir(&names::lost_and_found(&self.dir))
     }
@@ -359,7 +361,7 @@ impl Recovery {
     /// Keeps the bytes of `ids` in `lost+found/` and removes them.
     fn give_up(&mut self, ids: &[SegmentId]) -> Result<()> {
         for id in ids {
-            if self.disk.open(&self.path(*id))?.len()? > HEADER_LEN {
+            if used_len(&*self.disk.open(&self.path(*id))?)? > HEADER_LEN {
                 self.keep_tail(*id, 0)?;
             }
             self.disk.remove(&self.path(*id))?;

@@ -11,7 +11,8 @@
 //!     40    8      log: seqno of the last write before this segment; copies: 0
 //!     48    12     zeros
 //!     60    4      CRC-32C of bytes 0..60
-//!     64    ...    records; in a sealed segment the last one is a footer
+//!     64    ...    records; in a sealed segment the last one is a footer, behind which the file
+//!                  ends; elsewhere there may be zeros, which are no record
 //! ```
 //! Integers are little-endian.
 //!
@@ -28,11 +29,11 @@ use crate::store::checksum::crc32c;
 use crate::store::disk::Disk;
 use crate::store::expiring::Expiring;
 use crate::store::location::{Location, SegmentId, Seqno, Slot, len_of};
-use crate::store::log_file::{AppendError, LogFile, LogWriter};
+use crate::store::log_file::{Ahead, AppendError, LogFile, LogWriter};
 use crate::store::prefetch::prefetch;
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
 use crate::store::scratch::Scratch;
-use crate::store::tail::{Tail, TailImage};
+use crate::store::tail::TailImage;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::value::Lender;
 
@@ -153,8 +154,7 @@ impl SegmentHeader {
 pub(crate) struct Place<'a> {
     pub(crate) slot: Slot,
     pub(crate) read_mode: ReadMode,
-    /// What is in front of its file.
-    pub(crate) tail: Option<&'a Arc<Tail>>,
+    pub(crate) ahead: Ahead<'a>,
 }
 
 /// An open segment.
@@ -185,7 +185,7 @@ struct Weights {
 }
 
 impl Segment {
-    /// Creates the file at `path`, with its header, and `tail` in front of it. Nothing is synced.
+    /// Creates the file at `path`, with its header. Nothing is synced.
     pub(crate) fn create(
         disk: &dyn Disk,
         path: &Path,
@@ -193,8 +193,8 @@ impl Segment {
         place: Place<'_>,
         capacity: u64,
     ) -> Result<SegmentWriter> {
-        let Place { slot, read_mode, tail } = place;
-        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode, tail);
+        let Place { slot, read_mode, ahead } = place;
+        let (log, mut writer) = LogFile::create(disk.create(path)?, capacity, read_mode, ahead);
         if let Err(failed) = writer.append(&header.encode(), true) {
             // A segment without a header would only puzzle the next open.
             drop((log, writer));
@@ -578,7 +578,7 @@ impl SegmentWriter {
             record_count: 0,
         });
         let bytes = footer.encode(self.segment.len(), self.segment.header.salt);
-        self.writer.append(&bytes, true)?;
+        self.writer.append_last(&bytes)?;
         *self.segment.footer.lock() = Some(footer);
         Ok(())
     }
@@ -610,7 +610,7 @@ mod tests {
     }
 
     fn create(path: &Path, read_mode: ReadMode) -> SegmentWriter {
-        let place = Place { slot: slot(), read_mode, tail: None };
+        let place = Place { slot: slot(), read_mode, ahead: Ahead::Nothing };
         Segment::create(&RealDisk, path, header(), place, 1 << 20).unwrap()
     }
 

@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use crate::clock::Clock;
 use crate::error::{KvsError, Result};
 use crate::logger::Logger;
-use crate::options::{Options, ReadMode};
+use crate::options::{Durability, Options, ReadMode};
 use crate::store::disk::Disk;
 use crate::store::keydir::Keydir;
 use crate::store::location::{Location, SegmentId, Seqno, Slot, len_of};
+use crate::store::log_file::Ahead;
 use crate::store::manifest::ListedSegment;
 use crate::store::names;
 use crate::store::record::{Salt, Unverified};
@@ -200,8 +201,12 @@ impl Segments {
         let header = SegmentHeader { id, origin, salt, store_id: self.store_id, seqno_before };
         let slot = books.reserve()?;
         let path = names::segment(&self.dir, id);
-        let tail = self.tail.as_ref().filter(|_| origin == Origin::Log);
-        let place = Place { slot, read_mode: self.options.read_mode, tail };
+        let ahead = match (origin, &self.tail) {
+            (Origin::Log, Some(tail)) => Ahead::Tail(tail),
+            (Origin::Log, None) if self.options.durability == Durability::Sync => Ahead::Room,
+            _ => Ahead::Nothing,
+        };
+        let place = Place { slot, read_mode: self.options.read_mode, ahead };
         Segment::create(&*self.disk, &path, header, place, capacity)
             .inspect(|writer| books.hold(slot, writer.segment()))
     }

@@ -31,7 +31,10 @@ pub(crate) struct Sift<'a> {
     log: &'a LogFile,
     salt: Salt,
     offset: u64,
+    /// Nothing begins here or behind.
     end: u64,
+    /// Where the file ends.
+    file_end: u64,
     piece: Vec<u8>,
     /// Where `piece` begins.
     base: u64,
@@ -72,7 +75,13 @@ enum Probe {
 impl<'a> Sift<'a> {
     /// a sift through the records of `log`, which end at `end`.
     pub(crate) fn new(log: &'a LogFile, salt: Salt, end: u64) -> Self {
-        Self { log, salt, offset: segment::HEADER_LEN, end, piece: Vec::new(), base: 0 }
+        let (offset, piece) = (segment::HEADER_LEN, Vec::new());
+        Self { log, salt, offset, end, file_end: end, piece, base: 0 }
+    }
+
+    /// The same, but no record begins at `end` or behind.
+    pub(crate) fn until(self, end: u64) -> Self {
+        Self { end, ..self }
     }
 
     /// The same, from `offset` on.
@@ -120,14 +129,14 @@ impl<'a> Sift<'a> {
     }
 
     fn probe(&mut self, at: u64) -> Probe {
-        let left = self.end - at;
+        let left = self.file_end - at;
         let bad = |damage: Damage, next, seqno| Probe::Bad { what: damage.what(), next, seqno };
         if left < len_of(RECORD_HEADER_LEN) {
-            return bad(Damage::Short, self.end, None);
+            return bad(Damage::Short, self.file_end, None);
         }
         let unreadable = Probe::Bad {
             what: "the disk cannot read it",
-            next: (at + 1).next_multiple_of(SECTOR_LEN).min(self.end),
+            next: (at + 1).next_multiple_of(SECTOR_LEN).min(self.file_end),
             seqno: None,
         };
         let salt = self.salt;
@@ -137,7 +146,7 @@ impl<'a> Sift<'a> {
         };
         let seqno = record::seqno_from_header(header);
         if len_of(len) > left {
-            return bad(Damage::Short, self.end, seqno);
+            return bad(Damage::Short, self.file_end, seqno);
         }
         let Some(bytes) = self.fetch(at, len) else { return unreadable };
         match Record::decode(bytes, salt, at) {
@@ -149,7 +158,7 @@ impl<'a> Sift<'a> {
     /// The `len` bytes at `at`, which lie before the end; `None` if the disk refuses.
     fn fetch(&mut self, at: u64, len: usize) -> Option<&[u8]> {
         if self.have(at, len).is_none() {
-            let left = usize::try_from(self.end - at).unwrap_or(usize::MAX);
+            let left = usize::try_from(self.file_end - at).unwrap_or(usize::MAX);
             let ample = self.read(at, len.max(PIECE_LEN).min(left));
             // Where a long read fails, the bytes that are asked for may still be there.
             if !ample && !self.read(at, len) {

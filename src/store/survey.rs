@@ -17,7 +17,7 @@ use crate::error::{KvsError, Result};
 use crate::options::ReadMode;
 use crate::store::disk::Disk;
 use crate::store::location::{SegmentId, Seqno};
-use crate::store::log_file::LogFile;
+use crate::store::log_file::{LogFile, used_len};
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::record::Salt;
@@ -49,7 +49,7 @@ pub(crate) struct Surveyed {
     pub(crate) header: Option<SegmentHeader>,
     /// What is wrong with the file as a whole, and where.
     pub(crate) wrong: Option<(u64, &'static str)>,
-    /// Length of the file, and of what goes on behind it in the tail.
+    /// Length of what is used of the file, and of what goes on behind it in the tail.
     pub(crate) len: u64,
     /// What its records can be read with, if at all.
     content: Option<(LogFile, Salt)>,
@@ -131,7 +131,11 @@ impl Surveyed {
             found.wrong = Some((0, "the file is missing or cannot be opened"));
             return found;
         };
-        found.len = file.len().unwrap_or(0);
+        let file_len = file.len().unwrap_or(0);
+        let is_sealed = listed == Some(true);
+        // What was not sealed may end with room for what was to come.
+        let used_len = if is_sealed { Ok(file_len) } else { used_len(&*file) };
+        found.len = used_len.unwrap_or(file_len);
         let salt = match SegmentHeader::read(disk, &found.path) {
             Ok(Some(header)) => {
                 found.header = Some(header);
@@ -161,12 +165,14 @@ impl Surveyed {
             let at = found.len.min(listed.bytes);
             found.wrong = found.wrong.or(Some((at, "the file does not end as the manifest says")));
         }
-        let tail = tail.filter(|_| listed != Some(true));
-        found.content = salt.map(|salt| {
-            let rest = tail.and_then(|tail| tail.rest_of(salt, HEADER_LEN, found.len));
-            (LogFile::grown(file, found.len, ReadMode::Positioned, rest), salt)
-        });
-        found.len = found.content.as_ref().map_or(found.len, |(log, _)| log.len());
+        let tail = tail.filter(|_| !is_sealed);
+        if let Some(salt) = salt {
+            let rest = tail.and_then(|tail| tail.rest_of(salt, HEADER_LEN, file_len));
+            let goes_on = rest.is_some();
+            let log = LogFile::grown(file, file_len, ReadMode::Positioned, rest);
+            found.len = if goes_on { log.len() } else { found.len };
+            found.content = Some((log, salt));
+        }
         found
     }
 
@@ -177,7 +183,7 @@ impl Surveyed {
 
     /// Its records, if they can be read at all.
     pub(crate) fn sift(&self) -> Option<Sift<'_>> {
-        self.content.as_ref().map(|(log, salt)| Sift::new(log, *salt, self.len))
+        self.content.as_ref().map(|(log, salt)| Sift::new(log, *salt, log.len()).until(self.len))
     }
 }
 

@@ -9,12 +9,13 @@ use crate::error::KvsError;
 use crate::logger::{LogLevel, Logger};
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::{Call, FailingDisk, Fault};
-use crate::store::location::SegmentId;
+use crate::store::location::{SegmentId, len_of};
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::record::Footer;
 use crate::store::segment::HEADER_LEN;
 use crate::store::stats::Progress;
+use crate::store::verify;
 
 fn dir() -> &'static Path {
     Path::new(DIR)
@@ -29,9 +30,13 @@ fn empty() -> Arc<dyn Disk> {
 
 /// What a process that did `steps` leaves when it is killed.
 fn killed_after(steps: &[Step]) -> Arc<dyn Disk> {
+    killed_on(Route::Direct, steps)
+}
+
+fn killed_on(route: Route, steps: &[Step]) -> Arc<dyn Disk> {
     let model = ModelledDisk::default();
     let disk: Arc<dyn Disk> = Arc::new(model.clone());
-    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    let store = open(&disk, dir(), &options(route)).unwrap();
     steps.iter().zip(1..).for_each(|(step, number)| do_step(&store, *step, number).unwrap());
     let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
     left.create_dir_all(dir()).unwrap();
@@ -165,6 +170,53 @@ fn logs_of_a_killed_process_end_in_one_footer_each() {
         assert_eq!((found.len(), found.starts_with(&newest)), (newest.len() + Footer::LEN, true));
         assert_eq!(Manifest::numbers(&disk.list(dir()).unwrap()), [2], "the one after the first");
     }
+}
+
+/// Where every write is synced, logs are longer than what is in them until they are sealed. Of a
+/// killed process's no more is kept than that, and nobody takes the rest for an unfinished write;
+/// nor a log for one that has room and nothing else, since power failed.
+#[test]
+fn room_that_was_not_used_is_no_crash_tail() {
+    let disk = killed_on(Route::Sync, &[Set(0, 3000), Set(1, 2000), Set(2, 100)]);
+    let logs: Vec<_> = ids(&disk).into_iter().collect();
+    let [sealed, newest] = logs[..] else { panic!("two logs: {logs:?}") };
+    let path = names::segment(dir(), newest);
+    let left = read(&disk, &path);
+    let used = left.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(left.len() > used + 500, "{used} of {}", left.len());
+    let empty = names::segment(dir(), SegmentId::new(newest.get() + 1));
+    disk.create(&empty).unwrap().set_len(1 << 10).unwrap();
+
+    let report = verify::verify_dir(&*disk, dir(), &mut |_| {}).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.crash_tail_bytes, report.segment_count), (0, 3));
+    let sealed_len = len_of(read(&disk, &names::segment(dir(), sealed)).len());
+    let end = used.next_multiple_of(8);
+    assert_eq!(report.total_bytes, sealed_len + len_of(end));
+    let view = open(&disk, dir(), &options(Route::Sync).read_only(true)).unwrap();
+    assert_eq!(content(&view).unwrap().len(), 3);
+
+    let store = open(&disk, dir(), &options(Route::Sync)).unwrap();
+    assert_eq!(content(&store).unwrap().len(), 3);
+    assert_eq!(store.stats().crash_tails_cut, 0);
+    assert!(!disk.exists(&names::lost_and_found(dir())) && !disk.exists(&empty));
+    let found = read(&disk, &path);
+    assert_eq!(found.len(), end + Footer::LEN);
+    assert_eq!(found[..end], left[..end]);
+}
+
+/// A power failure between the cut and the footer's way to the disk can leave the footer alone.
+#[test]
+fn a_footer_with_room_behind_it_ends_its_log() {
+    let disk = killed_after(&[Set(0, 3000), Set(1, 3000)]);
+    let path = names::segment(dir(), *ids(&disk).first().unwrap());
+    let sealed = read(&disk, &path);
+    disk.open(&path).unwrap().set_len(5000).unwrap();
+    let view = open(&disk, dir(), &options(Route::Direct).read_only(true)).unwrap();
+    assert_eq!(content(&view).unwrap().len(), 2);
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert_eq!((content(&store).unwrap().len(), store.stats().crash_tails_cut), (2, 0));
+    assert_eq!(read(&disk, &path), sealed);
 }
 
 /// Neither the log nor the hint that is made of it knows of its records afterwards.

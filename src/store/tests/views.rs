@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::store::disk::failing::FailingDisk;
+use crate::store::location::SegmentId;
+use crate::store::log_file::used_len;
 use crate::store::names;
 
 /// What is there before the view.
@@ -30,6 +32,7 @@ const ACTS: &[&[Step]] = &[
 
 /// A writer and what its store held after each write.
 struct Bench {
+    route: Route,
     model: Arc<dyn Disk>,
     writer: Option<KvStore>,
     states: Vec<Content>,
@@ -40,7 +43,7 @@ impl Bench {
         for step in steps {
             if self.writer.is_none() || matches!(step, Reopen) {
                 drop(self.writer.take());
-                let options = options(Route::Tail);
+                let options = options(self.route);
                 self.writer = Some(open(&self.model, Path::new(DIR), &options).unwrap());
             }
             let number = self.states.len();
@@ -52,10 +55,10 @@ impl Bench {
 }
 
 /// A store with a writer, or as a crash left it, with a torn tail.
-fn bench(crashed: bool) -> (Arc<dyn Disk>, Arc<Mutex<Bench>>) {
+fn bench(route: Route, crashed: bool) -> (Arc<dyn Disk>, Arc<Mutex<Bench>>) {
     let model = ModelledDisk::default();
     let disk: Arc<dyn Disk> = Arc::new(model.clone());
-    let mut bench = Bench { model: disk, writer: None, states: vec![Content::new()] };
+    let mut bench = Bench { route, model: disk, writer: None, states: vec![Content::new()] };
     bench.run(BEFORE);
     if crashed {
         let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
@@ -75,16 +78,20 @@ fn bench(crashed: bool) -> (Arc<dyn Disk>, Arc<Mutex<Bench>>) {
 
 #[test]
 fn a_view_opens_whatever_its_writer_does_meanwhile() {
-    for (act, refreshes, crashed) in (0..ACTS.len())
-        .flat_map(|act| [(act, false, false), (act, true, false), (act, false, true)])
-    {
+    let situations = [(false, false), (true, false), (false, true)];
+    for (act, route, (refreshes, crashed)) in (0..ACTS.len()).flat_map(|act| {
+        [Route::Tail, Route::Sync]
+            .into_iter()
+            .flat_map(move |route| situations.map(|situation| (act, route, situation)))
+    }) {
         let mut call = 0;
         loop {
-            let what = format!("{:?} before call {call}, {refreshes}, {crashed}", ACTS[act]);
-            let (model, bench) = bench(crashed);
+            let act = ACTS[act];
+            let what = format!("{route:?}, {act:?} before call {call}, {refreshes}, {crashed}");
+            let (model, bench) = bench(route, crashed);
             let failing = FailingDisk::new(model);
             let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-            let options = options(Route::Tail).read_only(true);
+            let options = options(route).read_only(true);
             let view = || open(&disk, Path::new(DIR), &options);
             let old = refreshes.then(|| view().unwrap());
             if refreshes {
@@ -94,7 +101,7 @@ fn a_view_opens_whatever_its_writer_does_meanwhile() {
             let first = bench.lock().states.len() - 1;
             failing.act_after(call, {
                 let bench = Arc::clone(&bench);
-                move || bench.lock().run(ACTS[act])
+                move || bench.lock().run(act)
             });
             let view = old.map_or_else(&view, |old| old.refresh());
             let view = view.unwrap_or_else(|error| panic!("{what}: {error:?}"));
@@ -105,6 +112,64 @@ fn a_view_opens_whatever_its_writer_does_meanwhile() {
                 break;
             }
             call += 1;
+        }
+    }
+}
+
+/// A write may be half there when it is looked at, and durable, as a mark behind it says, a moment
+/// later. Then it was being written, and is not damaged.
+#[test]
+fn a_write_that_is_half_there_is_waited_for() {
+    let model = ModelledDisk::default();
+    let disk: Arc<dyn Disk> = Arc::new(model.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    let path = names::segment(Path::new(DIR), SegmentId::new(1));
+    let read = |from: u64, to: u64| {
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        disk.open(&path).unwrap().read_at(&mut bytes, from).unwrap();
+        bytes
+    };
+    let set = |key, number| {
+        do_step(&store, Set(key, 100), number).unwrap();
+        (used_len(&*disk.open(&path).unwrap()).unwrap(), content(&store).unwrap())
+    };
+    let [(_, before), (end, whole), (last, after)] =
+        [(0, 0), (1, 1), (2, 2)].map(|(k, n)| set(k, n));
+    let half = end - 90;
+    let mut call = 0;
+    loop {
+        let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+        left.create_dir_all(Path::new(DIR)).unwrap();
+        let log = left.open(&path).unwrap();
+        log.write_at(&vec![0; usize::try_from(last - half).unwrap()], half).unwrap();
+        let failing = FailingDisk::new(left);
+        let rest = read(half, last);
+        failing.act_after(call, move || log.write_at(&rest, half).unwrap());
+        let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+        let view = open(&disk, Path::new(DIR), &options(Route::Sync).read_only(true));
+        let view = view.unwrap_or_else(|error| panic!("written at call {call}: {error:?}"));
+        let found = content(&view).unwrap();
+        assert!([&before, &whole, &after].contains(&&found), "written at call {call}: {found:?}");
+        if failing.has_act() {
+            assert!(call > 10 && found == before, "a view is more than {call} calls");
+            break;
+        }
+        call += 1;
+    }
+}
+
+/// However little a log has changed: where it has room, not even its length has.
+#[test]
+fn a_refresh_shows_every_write_before_it() {
+    for route in ROUTES {
+        let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+        let store = open(&disk, Path::new(DIR), &options(route)).unwrap();
+        let options = options(route).read_only(true);
+        let mut view = open(&disk, Path::new(DIR), &options).unwrap();
+        for number in 0..100 {
+            do_step(&store, Set(number % 3, 9), number).unwrap();
+            view = view.refresh().unwrap();
+            assert_eq!(content(&view).unwrap(), content(&store).unwrap(), "{route:?} {number}");
         }
     }
 }
