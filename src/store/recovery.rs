@@ -22,8 +22,9 @@
 //! log says what was: after each sync the next group begins with a mark. So a hole followed by a
 //! mark that covers it is corruption, reported and left alone; a hole that nothing vouches for is a
 //! crash tail: copied to `lost+found/`, cut off, counted. A batch whose last record is missing
-//! goes with the tail. Logs are accepted in order, each going on at the very write where the one
-//! before ended; logs behind a gap belong to the tail too.
+//! goes with the tail. Zeros up to the end of a file are neither: room for what was to come. Logs
+//! are accepted in order, each going on at the very write where the one before ended; logs behind a
+//! gap belong to the tail too.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -19,6 +19,7 @@ mod summary;
 mod table;
 mod workload;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -79,7 +80,12 @@ fn obey(args: &Args) -> Result<()> {
     match &args.command {
         Command::Run(wanted) => run::run(wanted)?,
         Command::Table { results } => {
-            println!("{}", table::text(&Results::read(results)?, &args.base));
+            let text = table::text(&Results::read(results)?, &args.base);
+            match writeln!(io::stdout(), "{text}") {
+                // As `peers table FILE | head` does.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                written => written?,
+            }
         }
         Command::Plot { results, out } => {
             report::write(out, &plot::svg(&Results::read(results)?, &args.base))?;
