@@ -19,7 +19,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use crate::engine::KvsEngine;
 use crate::error::{KvsError, Result};
@@ -207,6 +207,46 @@ impl Entries {
         keys_only: bool,
     ) -> Self {
         Self::of(ByKey { store, keys, keys_only })
+    }
+
+    /// Shows every entry that is left to `see`, in turn, until it breaks; returns what it broke
+    /// with. The cheapest way through many entries: nothing is copied or allocated for an entry of
+    /// a [`crate::KvStore`] in no order, and no value otherwise. Keep `see` short, as for
+    /// [`KvsEngine::get_with`].
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    ///
+    /// use kvs::{KvStore, KvsEngine};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let store = KvStore::open(dir.path())?;
+    /// store.set_bytes(b"key", b"value")?;
+    /// let mut bytes = 0;
+    /// let seen = store.iter()?.try_for_each_with(|key, value| {
+    ///     bytes += key.len() + value.len();
+    ///     if bytes < 1000 { ControlFlow::Continue(()) } else { ControlFlow::Break(bytes) }
+    /// })?;
+    /// assert_eq!((seen, bytes), (ControlFlow::Continue(()), 8));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first error that the iterator would yield, and nothing is shown after that: who wants to
+    /// go on behind it iterates.
+    pub fn try_for_each_with<B>(
+        mut self,
+        mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
+        let mut seen = ControlFlow::Continue(());
+        let left = self.offer(&mut |key, value| {
+            if seen.is_continue() {
+                seen = see(key, value);
+            }
+            seen.is_continue()
+        });
+        left.transpose().map(|_| seen)
     }
 
     /// As `next`, of the first entry that `take` does not take: see [`Source::offer`].

@@ -2,7 +2,7 @@
 //! on, and never more memory or locks than a batch needs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -20,6 +20,7 @@ every_engine! {
     empty_range_finds_nothing_and_is_no_error
     keys_only_leaves_the_values_out
     iter_sees_every_key_once
+    entries_are_shown_until_that_breaks
     scan_longer_than_a_batch_is_whole
     scan_sees_what_becomes_of_keys_it_has_not_reached
     scan_fetches_little_ahead_where_values_are_long
@@ -143,6 +144,53 @@ fn iter_sees_every_key_once<F: Factory>() {
         (key.to_vec(), value.to_vec())
     });
     assert_eq!(found, expected.collect::<Found>());
+}
+
+/// Shown is what the iterator yields, in its order, and nothing after a break or an error.
+fn entries_are_shown_until_that_breaks<F: Factory>() {
+    let (_dir, store) = store_of::<F>(KEYS);
+    for scan in [Scan::all(), Scan::all().reverse(), Scan::all().keys_only(), Scan::prefix("a")] {
+        let expected = found(store.scan(scan.clone()));
+        for wanted in 1..=expected.len() + 1 {
+            let mut shown = Found::new();
+            let entries = store.scan(scan.clone()).unwrap();
+            let outcome = entries.try_for_each_with(|key, value| {
+                shown.push((key.to_vec(), value.to_vec()));
+                if shown.len() == wanted {
+                    ControlFlow::Break(wanted)
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            let is_all = wanted > expected.len();
+            let ended = if is_all { ControlFlow::Continue(()) } else { ControlFlow::Break(wanted) };
+            assert_eq!(outcome.unwrap(), ended, "{scan:?} {wanted}");
+            assert_eq!(shown, expected[..wanted.min(expected.len())], "{scan:?} {wanted}");
+        }
+    }
+    let mut shown = Found::new();
+    let outcome = store.iter().unwrap().try_for_each_with(|key, value| {
+        shown.push((key.to_vec(), value.to_vec()));
+        ControlFlow::<()>::Continue(())
+    });
+    assert!(outcome.unwrap().is_continue());
+    shown.sort_unstable();
+    assert_eq!(shown, found(store.scan(Scan::all())));
+
+    // Removed at the moment it was shown last.
+    let mut count = 0;
+    let outcome = store.scan(Scan::all()).unwrap().try_for_each_with(|_, _| {
+        count += 1;
+        store.clear().unwrap();
+        ControlFlow::Break(())
+    });
+    assert_eq!((outcome.unwrap(), count), (ControlFlow::Break(()), 1));
+
+    store.set_bytes(b"k", b"v").unwrap();
+    let entries = store.scan(Scan::all()).unwrap();
+    store.close().unwrap();
+    let outcome = entries.try_for_each_with(|_, _| ControlFlow::<()>::Continue(()));
+    assert!(matches!(outcome, Err(KvsError::Closed)), "{outcome:?}");
 }
 
 fn scan_longer_than_a_batch_is_whole<F: Factory>() {

@@ -1,7 +1,11 @@
 //! `kvs` through its public API.
 
+use std::ops::ControlFlow;
+
 use anyhow::Result;
-use kvs::{Durability as KvsDurability, KvStore, KvsEngine, KvsError, Options, Scan, WriteBatch};
+use kvs::{
+    Durability as KvsDurability, Entries, KvStore, KvsEngine, KvsError, Options, Scan, WriteBatch,
+};
 
 use super::{Entry, crate_version};
 use crate::store::{Durability, Key, OpenOptions, Pair, Session, Store};
@@ -83,18 +87,19 @@ impl Session for KvsSession<'_> {
     }
 
     fn scan(&mut self, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
-        for entry in self.store.scan(Scan::range::<&[u8]>(..))? {
-            let (key, value) = entry?;
-            see(&key, &value);
-        }
-        Ok(())
+        show_all(self.store.scan(Scan::all())?, see)
     }
 
     fn iterate(&mut self, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
-        for entry in self.store.iter()? {
-            let (key, value) = entry?;
-            see(&key, &value);
-        }
-        Ok(())
+        show_all(self.store.iter()?, see)
     }
+}
+
+/// Lent, as the cursors of others lend.
+fn show_all(entries: Entries, see: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+    let all = entries.try_for_each_with(|key, value| {
+        see(key, value);
+        ControlFlow::<()>::Continue(())
+    });
+    Ok(all.map(drop)?)
 }
