@@ -233,10 +233,8 @@ impl SledKvsEngine {
                 BatchOp::Set { expiry_ms: Some(_), .. } => {
                     return Err(engine::without_expiry(self));
                 }
-                BatchOp::Set { key, value, expiry_ms: None } => {
-                    (key.as_slice(), Some(value.as_slice()))
-                }
-                BatchOp::Remove { key } => (key.as_slice(), None),
+                BatchOp::Set { key, value, expiry_ms: None } => (key, Some(value)),
+                BatchOp::Remove { key } => (key, None),
             };
             check_key(key)?;
             check_value(value.unwrap_or_default())?;

@@ -450,9 +450,9 @@ impl Core {
         let mut seen = ByHash::default();
         seen.reserve(batch.len());
         let mut entries: Vec<Entry<'_>> = Vec::with_capacity(batch.len());
-        for op in batch.ops().iter().rev() {
+        for op in batch.ops().rev() {
             let (key, value) = match op {
-                BatchOp::Set { key, value, expiry_ms } => (key, Some((value, *expiry_ms))),
+                BatchOp::Set { key, value, expiry_ms } => (key, Some((value, expiry_ms))),
                 BatchOp::Remove { key } => (key, None),
             };
             check_key(key)?;

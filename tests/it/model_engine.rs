@@ -222,12 +222,11 @@ impl Drop for Shared {
 /// that removes what has expired has no effect.
 pub(crate) fn apply(map: &mut Map, batch: &WriteBatch) {
     let mut seen = BTreeSet::new();
-    for op in batch.ops().iter().rev() {
+    for op in batch.ops().rev() {
         match op {
             BatchOp::Set { key, value, expiry_ms } => {
                 if seen.insert(key) {
-                    let (value, expiry_ms) = (value.clone(), *expiry_ms);
-                    map.insert(key.clone(), Held { value, expiry_ms });
+                    map.insert(key.to_vec(), Held { value: value.to_vec(), expiry_ms });
                 }
             }
             BatchOp::Remove { key } => {
