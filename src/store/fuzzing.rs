@@ -44,11 +44,11 @@ pub(crate) fn new_disk() -> ModelledDisk {
 }
 
 pub(crate) fn open(disk: &ModelledDisk) -> Result<KvStore> {
-    open_in(disk, DIR)
+    open_in(disk, DIR, Durability::Os)
 }
 
-fn open_in(disk: &ModelledDisk, dir: &str) -> Result<KvStore> {
-    let options = Options::new().durability(Durability::Os).auto_compaction(false);
+fn open_in(disk: &ModelledDisk, dir: &str, durability: Durability) -> Result<KvStore> {
+    let options = Options::new().durability(durability).auto_compaction(false);
     let options = options.segment_bytes_min(1 << 10).segment_bytes_max(4 << 10);
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     KvStore::open_on(&disk, dir.into(), options, &mut |_| {})
@@ -264,7 +264,7 @@ pub fn checkpoint(data: &[u8]) {
         }
         write(&disk, path, &bytes);
     }
-    let Ok(store) = open_in(&disk, COPY_DIR) else { return };
+    let Ok(store) = open_in(&disk, COPY_DIR, Durability::Os) else { return };
     for key in KEYS {
         if let Ok(value) = store.get_bytes(key.as_bytes()) {
             let expected = examples().states[24].get(key.as_bytes());
@@ -274,11 +274,12 @@ pub fn checkpoint(data: &[u8]) {
 }
 
 /// A history of a store beside a map that does the same: writes, syncs, compactions, reopenings,
-/// kills and losses of power.
+/// kills and losses of power; every second reopening is of one that syncs its writes.
 pub fn operations(data: &[u8]) {
     let disk = new_disk();
     let store = open(&disk).unwrap();
-    let mut history = History { disk, store, states: vec![Content::new()], durable: 0 };
+    let durability = Durability::Os;
+    let mut history = History { disk, store, durability, states: vec![Content::new()], durable: 0 };
     let mut bytes = data.iter().copied();
     for step in 0..STEPS_MAX {
         let Some(op) = bytes.next() else { break };
@@ -295,7 +296,11 @@ pub fn operations(data: &[u8]) {
             history.durable = history.states.len() - 1;
         }
         if op % 12 == 9 {
-            history.store = open(&history.disk).unwrap();
+            history.durability = match history.durability {
+                Durability::Sync => Durability::Os,
+                _ => Durability::Sync,
+            };
+            history.reopen();
         }
     }
     history.check();
@@ -304,6 +309,8 @@ pub fn operations(data: &[u8]) {
 struct History {
     disk: ModelledDisk,
     store: KvStore,
+    /// Another one after each close.
+    durability: Durability,
     /// What it held after each write.
     states: Vec<Content>,
     /// Which of these is durable.
@@ -347,12 +354,19 @@ impl History {
             }
         }
         self.states.push(after);
+        if self.durability == Durability::Sync {
+            self.durable = self.states.len() - 1;
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.store = open_in(&self.disk, DIR, self.durability).unwrap();
     }
 
     /// Goes on as a process that finds what another, which was killed, has left.
     fn kill(&mut self) {
         self.disk = moment(&self.disk).after_kill();
-        self.store = open(&self.disk).unwrap();
+        self.reopen();
         assert_eq!(content(&self.store).unwrap(), *self.now(), "a killed process lost something");
     }
 
@@ -360,7 +374,7 @@ impl History {
     fn lose_power(&mut self, masks: [u8; 4]) {
         let keeps = |unit: usize| masks[unit / 8 % 4] >> (unit % 8) & 1 == 1;
         self.disk = moment(&self.disk).after_power_loss(keeps);
-        self.store = open(&self.disk).unwrap();
+        self.reopen();
         let found = content(&self.store).unwrap();
         let kept = self.states[self.durable..].iter().rposition(|state| *state == found);
         let kept = kept.unwrap_or_else(|| panic!("no prefix that was durable: {found:?}"));
