@@ -45,7 +45,8 @@ pub(crate) fn walk_to_end(
     hasher: KeyHasher,
     count: &mut dyn FnMut(u64),
 ) -> Result<(LogEnd, HintBuilder)> {
-    // Now: who is writing the log may add to it meanwhile.
+    // Now: who is writing the log may add to it meanwhile. Nothing is read behind that: where a
+    // file system is full, as tmpfs, looking into a hole through a mapping can kill.
     let used_len = log.log().used_len()?;
     let before = log.header.seqno_before;
     let mut hint = HintBuilder::new(hasher);
@@ -55,7 +56,7 @@ pub(crate) fn walk_to_end(
     let mut open_batch = 0;
     let mut durable = Seqno::ZERO;
     let (mut counted, mut sealed) = (0, false);
-    let mut scan = log.scan();
+    let mut scan = log.scan_until(used_len);
     while let Step::Record { offset, record } = scan.step()? {
         if offset > counted + COUNT_BYTES {
             count(offset - counted);

@@ -62,8 +62,9 @@ pub(crate) enum Ahead<'a> {
     Tail(&'a Arc<Tail>),
 }
 
-/// How much longer a file is made at once (1 MiB). Little in tests, so that they see it often.
-const ROOM_LEN: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+/// How much longer a file is made at once (1 MiB). Little in tests, so that they see it often, and
+/// beyond the end of a page.
+const ROOM_LEN: u64 = if cfg!(test) { 3 << 9 } else { 1 << 20 };
 
 /// Bytes that are looked at in one piece for [`used_len`].
 const LOOK_LEN: usize = if cfg!(test) { 1 << 8 } else { 64 << 10 };

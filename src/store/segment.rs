@@ -357,7 +357,12 @@ impl Segment {
 
     /// The records one after the other, verified.
     pub(crate) fn scan(&self) -> Scan<'_> {
-        Scan { segment: self, offset: HEADER_LEN, scratch: Scratch::default() }
+        self.scan_until(u64::MAX)
+    }
+
+    /// Those that begin before `end`; no byte at `end` or behind is looked at for another.
+    pub(crate) fn scan_until(&self, end: u64) -> Scan<'_> {
+        Scan { segment: self, offset: HEADER_LEN, end, scratch: Scratch::default() }
     }
 
     #[cold]
@@ -478,6 +483,7 @@ impl Lender for Segment {
 pub(crate) struct Scan<'a> {
     segment: &'a Segment,
     offset: u64,
+    end: u64,
     scratch: Scratch,
 }
 
@@ -505,7 +511,7 @@ impl Scan<'_> {
     /// Only if the file cannot be read.
     pub(crate) fn step(&mut self) -> Result<Step<'_>> {
         let (segment, offset) = (self.segment, self.offset);
-        if offset >= segment.len() {
+        if offset >= segment.len().min(self.end) {
             return Ok(Step::End);
         }
         let bytes = match segment.log.mapped_from(offset) {

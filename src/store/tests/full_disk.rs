@@ -3,6 +3,7 @@
 //!
 //! On a disk in memory with a limit, and on a small tmpfs where this process may mount one.
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use super::*;
 use crate::error::KvsError;
 use crate::store::disk::RealDisk;
 use crate::store::disk::modelled::ModelledDisk;
+use crate::store::location::{SegmentId, len_of};
+use crate::store::names;
 
 /// Size of the disk (4 MiB): many segments, and many times the reserve.
 const DISK_BYTES: usize = 4 << 20;
@@ -180,4 +183,43 @@ fn a_full_file_system_refuses_new_data_and_nothing_else() {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         check_full_disk(&disk, &mounted.0.join("store"), route);
     }
+}
+
+/// A log with room ahead ends in a hole. To look into that through a mapping takes a page, which a
+/// full tmpfs does not have: it would end this process.
+#[test]
+fn nobody_looks_into_a_hole_on_a_full_file_system() {
+    const PAGE_LEN: u64 = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mounted) = Tmpfs::mount(dir.path()) else {
+        eprintln!("NOT RUN: this process may not mount a file system");
+        return;
+    };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let [live, killed] = ["live", "killed"].map(|name| mounted.0.join(name));
+    let options = options(Route::Sync).segment_bytes_min(64 << 10).segment_bytes_max(64 << 10);
+    let store = open(&disk, &live, &options).unwrap();
+    let set = |len: u64| {
+        store.set_bytes(b"k", &vec![7; usize::try_from(len).unwrap()]).unwrap();
+        store.core.segments.snapshot().segments[0].len()
+    };
+    // To the end of a page; but for the first, one is as much longer as its value is.
+    let (_, before, after) = (set(8), set(8), set(8));
+    let used = set(8 + PAGE_LEN - after - (after - before));
+    assert_eq!(used, PAGE_LEN);
+    let log = names::segment(&live, SegmentId::new(1));
+    assert!(std::fs::metadata(&log).unwrap().len() > used, "no hole");
+    std::fs::create_dir(&killed).unwrap();
+    for file in std::fs::read_dir(&live).unwrap().map(|entry| entry.unwrap().path()) {
+        let bytes = std::fs::read(&file).unwrap();
+        let copy = std::fs::File::create(killed.join(file.file_name().unwrap())).unwrap();
+        let there = if file == log { usize::try_from(used).unwrap() } else { bytes.len() };
+        copy.write_all_at(&bytes[..there], 0).unwrap();
+        copy.set_len(len_of(bytes.len())).unwrap();
+    }
+    let filler = std::fs::File::create(mounted.0.join("filler")).unwrap();
+    let is_full = |at: &u64| filler.write_all_at(&[7; 512], *at).is_err();
+    (0..).step_by(512).find(is_full).expect("a disk ends");
+    let opened = open(&disk, &killed, &options).unwrap();
+    assert_eq!(opened.get_bytes(b"k").unwrap(), store.get_bytes(b"k").unwrap());
 }
