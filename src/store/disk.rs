@@ -99,13 +99,33 @@ struct RealFile {
     path: PathBuf,
 }
 
+/// The lock belongs to what was opened, so it is let go when that is closed everywhere, also by
+/// death. A process that was forked off has it open too, if only until it starts another program.
 #[derive(Debug)]
 struct RealLock {
-    /// Closing it lets go of the lock, also when the process dies.
-    _file: File,
+    file: File,
+    /// Who took it.
+    pid: u32,
+}
+
+impl RealLock {
+    fn boxed(file: File) -> Box<dyn DirLock> {
+        Box::new(Self { file, pid: std::process::id() })
+    }
 }
 
 impl DirLock for RealLock {}
+
+impl Drop for RealLock {
+    /// Lets go of it for all who have it open, unless this is one who was forked off.
+    fn drop(&mut self) {
+        if self.pid == std::process::id()
+            && let Err(error) = self.file.unlock()
+        {
+            log::warn!("a lock is let go by closing it: {error}");
+        }
+    }
+}
 
 /// File systems that overwrite in place, by the number that `statfs` gives: ext2, ext3 and ext4;
 /// xfs; tmpfs. Those that write elsewhere instead (btrfs, ZFS, f2fs), or that keep files elsewhere
@@ -221,7 +241,7 @@ impl Disk for RealDisk {
             // A store on a full disk opens.
             log::warn!("{} does not say who holds it: {error}", path.display());
         }
-        Ok(Box::new(RealLock { _file: file }))
+        Ok(RealLock::boxed(file))
     }
 
     fn lock_to_read(&self, path: &Path) -> Result<Option<Box<dyn DirLock>>> {
@@ -230,7 +250,7 @@ impl Disk for RealDisk {
             opened => opened.map_err(|source| KvsError::io("open", path, source))?,
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Ok(()) => Ok(Some(RealLock::boxed(file))),
             Err(fs::TryLockError::WouldBlock) => {
                 let dir = path.parent().unwrap_or(path).to_path_buf();
                 Err(KvsError::Locked { path: dir, pid: holder(&file) })
@@ -392,6 +412,30 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(lock);
+        RealDisk.lock(&path, Duration::ZERO).unwrap();
+    }
+
+    /// While a program starts another one, the child has everything open that its parent has. It is
+    /// as if the file had been duplicated.
+    #[test]
+    fn a_lock_is_let_go_though_a_child_has_it_open_and_not_by_the_child() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let taken = || {
+            let file = File::options().write(true).create(true).truncate(false).open(&path);
+            let file = file.unwrap();
+            file.try_lock().unwrap();
+            (file.try_clone().unwrap(), file)
+        };
+        let (copy, file) = taken();
+        drop(RealLock::boxed(file));
+        RealDisk.lock(&path, Duration::ZERO).unwrap();
+        drop(copy);
+        let (copy, file) = taken();
+        drop(RealLock { file, pid: std::process::id() + 1 });
+        let locked = RealDisk.lock(&path, Duration::ZERO);
+        assert!(matches!(locked, Err(KvsError::Locked { .. })), "{locked:?}");
+        drop(copy);
         RealDisk.lock(&path, Duration::ZERO).unwrap();
     }
 
