@@ -242,8 +242,9 @@ impl<E: KvsEngine> Connection<E> {
         let mut budget = Budget::default();
         loop {
             let pause = state.session.run(&host, &mut budget);
-            self.flush(state)?;
+            // Before its reply is sent: who has read that may send the next one, also elsewhere.
             let is_too_much = self.hold_unfinished(state);
+            self.flush(state)?;
             match pause {
                 Pause::Writing => return Ok(Turn::Rest),
                 Pause::TurnOver => return Ok(Turn::Yield),
