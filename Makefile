@@ -145,6 +145,8 @@ soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space st
 
 soak-sanitizers: cc clang venv ## Rust, C and Python under address and thread sanitizers (nightly)
 	@$(CARGO) +nightly --version >/dev/null || { echo "error: rustup toolchain install nightly" >&2; exit 1; }
+	@test -d "$$(rustc +nightly --print sysroot)/lib/rustlib/src" || \
+		rustup component add rust-src --toolchain nightly
 	.ci/need libclang-rt-dev bash -c 'test -e "$$(clang -print-file-name=libclang_rt.asan-x86_64.so)"'
 	.ci/sanitizers
 

@@ -275,13 +275,14 @@ impl<E: KvsEngine> Connection<E> {
         }
     }
 
-    /// Adds up what has arrived of unfinished requests; whether this one makes it too much.
+    /// Adds up what has arrived of unfinished requests, beyond what each may have in any case;
+    /// whether this one makes it too much.
     fn hold_unfinished(&self, state: &mut State) -> bool {
         let options = &self.shared.options;
-        let (before, now) = (state.unfinished.bytes, state.session.unfinished_bytes());
+        let before = state.unfinished.bytes;
+        let now = state.session.unfinished_bytes().saturating_sub(SMALL_BYTES_MAX);
         let sum = state.unfinished.set(now);
-        let sum_max = options.unfinished_bytes_max.max(options.request_bytes_max);
-        now > before && now > SMALL_BYTES_MAX && sum > sum_max
+        now > before && sum > options.unfinished_bytes_max.max(options.request_bytes_max)
     }
 
     /// Reads once, into the session; nothing if the turn has no bytes left, or the server is

@@ -136,9 +136,9 @@ impl ServerOptions {
         self
     }
 
-    /// Bytes of requests that have arrived in part, of all clients together. Who makes them more
-    /// gets an error, and its connection is closed; requests of a few kilobytes are always taken.
-    /// At least `request_bytes_max`, whatever is said here. Default: 256 MiB.
+    /// Bytes of requests that have arrived in part, of all clients together, without the first
+    /// 64 KiB of each, which are always taken. Who makes them more gets an error, and its connection
+    /// is closed. At least `request_bytes_max`, whatever is said here. Default: 256 MiB.
     pub fn unfinished_bytes_max(mut self, bytes: usize) -> Self {
         self.unfinished_bytes_max = bytes;
         self
