@@ -301,9 +301,9 @@ extern "C" {
 #define KVS_OPT_SERVER_KEEPALIVE_TIME_MS 1010
 
 /**
- * Number: bytes of requests that have arrived in part, of all clients together, above which
- * whoever adds to them gets an error and is cut off: 0 to 4294967295. It counts as
- * KVS_OPT_SERVER_REQUEST_BYTES_MAX at least, and small requests are taken in any case.
+ * Number: bytes of requests that have arrived in part, of all clients together, without the
+ * first 65536 of each, which are taken in any case. Above it, whoever adds to them gets an error
+ * and is cut off: 0 to 4294967295. It counts as KVS_OPT_SERVER_REQUEST_BYTES_MAX at least.
  * Default: 268435456.
  */
 #define KVS_OPT_SERVER_UNFINISHED_BYTES_MAX 1011

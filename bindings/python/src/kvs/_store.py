@@ -695,7 +695,7 @@ class Store(Held, MutableMapping[bytes, bytes]):
             connections_max: most connections at a time; 1024 by default.
             request_bytes_max: longest request, in bytes; 64 MiB by default.
             unfinished_bytes_max: bytes of requests that have arrived in part, of all clients
-                together; 256 MiB by default.
+                together, without the first 64 KiB of each; 256 MiB by default.
             request_timeout: seconds that a request may take from its first byte to its last; 30
                 by default.
             stall_timeout: seconds that a client may leave its replies unread; 60 by default.
