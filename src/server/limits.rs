@@ -137,8 +137,8 @@ impl ServerOptions {
     }
 
     /// Bytes of requests that have arrived in part, of all clients together, without the first
-    /// 64 KiB of each, which are always taken. Who makes them more gets an error, and its connection
-    /// is closed. At least `request_bytes_max`, whatever is said here. Default: 256 MiB.
+    /// 64 KiB of each, which are always taken. Who makes them more gets an error, and its
+    /// connection is closed. At least `request_bytes_max`, whatever is said here. Default: 256 MiB.
     pub fn unfinished_bytes_max(mut self, bytes: usize) -> Self {
         self.unfinished_bytes_max = bytes;
         self

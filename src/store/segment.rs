@@ -20,6 +20,8 @@
 //! segment is immutable (invariant 5); a segment without a footer is the newest log, or was when
 //! the process died. Reading may be done by any thread; there is one [`SegmentWriter`] per segment.
 
+mod scan;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -33,6 +35,7 @@ use crate::store::log_file::{Ahead, AppendError, LogFile, LogWriter};
 use crate::store::prefetch::prefetch;
 use crate::store::record::{self, Damage, Footer, Record, Salt, Unverified};
 use crate::store::scratch::Scratch;
+pub(crate) use crate::store::segment::scan::{Scan, Step};
 use crate::store::tail::TailImage;
 use crate::sync::{Arc, AtomicBool, AtomicU64, CachePadded, Mutex, Ordering};
 use crate::value::Lender;
@@ -362,7 +365,7 @@ impl Segment {
 
     /// Those that begin before `end`; no byte at `end` or behind is looked at for another.
     pub(crate) fn scan_until(&self, end: u64) -> Scan<'_> {
-        Scan { segment: self, offset: HEADER_LEN, end, scratch: Scratch::default() }
+        Scan::new(self, end)
     }
 
     #[cold]
@@ -476,55 +479,6 @@ impl Lender for Segment {
     fn lent(&self, range: Range<usize>) -> &[u8] {
         let mapped = self.log.mapped_from(0).expect("only mapped segments lend");
         mapped.get(range).expect("the range was flushed before it was lent")
-    }
-}
-
-/// A walk over the records of a segment. Not an iterator: a record is lent until the next step.
-pub(crate) struct Scan<'a> {
-    segment: &'a Segment,
-    offset: u64,
-    end: u64,
-    scratch: Scratch,
-}
-
-/// What a [`Scan`] meets.
-#[derive(Debug)]
-pub(crate) enum Step<'a> {
-    Record {
-        offset: u64,
-        record: Record<'a>,
-    },
-    /// The end of the file.
-    End,
-    /// No record begins at `offset`, though the file goes on.
-    Damaged {
-        offset: u64,
-        damage: Damage,
-    },
-}
-
-impl Scan<'_> {
-    /// The next record. After damage the scan stays where it is.
-    ///
-    /// # Errors
-    ///
-    /// Only if the file cannot be read.
-    pub(crate) fn step(&mut self) -> Result<Step<'_>> {
-        let (segment, offset) = (self.segment, self.offset);
-        if offset >= segment.len().min(self.end) {
-            return Ok(Step::End);
-        }
-        let bytes = match segment.log.mapped_from(offset) {
-            Some(bytes) => bytes,
-            None => segment.read_record(offset, &mut self.scratch)?,
-        };
-        match Record::decode(bytes, segment.header.salt, offset) {
-            Ok(record) => {
-                self.offset += len_of(record.len());
-                Ok(Step::Record { offset, record })
-            }
-            Err(damage) => Ok(Step::Damaged { offset, damage }),
-        }
     }
 }
 
