@@ -55,6 +55,8 @@ pub(crate) struct ListedSegment {
 }
 
 const HEAD: &str = "kvs manifest, crc32c ";
+/// Longest manifest that is read (64 MiB): a million segments, each of which is said in 40 bytes.
+const LEN_MAX: usize = 64 << 20;
 
 /// The part of a manifest that is read before anything else is believed.
 #[derive(Deserialize)]
@@ -81,7 +83,7 @@ impl Manifest {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut body = serde_json::to_vec(self).expect("numbers and strings have a JSON form");
         body.push(b'\n');
         let mut bytes = format!("{HEAD}{:08x}\n", crc32c(0, &body)).into_bytes();
@@ -124,8 +126,8 @@ impl Manifest {
 
     fn read(disk: &dyn Disk, path: &Path) -> Result<Self> {
         let file = disk.open_to_read(path)?;
-        let len = usize::try_from(file.len()?)
-            .map_err(|_| KvsError::corrupt(path, 0, "the manifest is too long to read"))?;
+        let len = usize::try_from(file.len()?).ok().filter(|len| *len <= LEN_MAX);
+        let len = len.ok_or_else(|| KvsError::corrupt(path, 0, "the manifest is too long"))?;
         let mut bytes = vec![0; len];
         file.read_at(&mut bytes, 0)?;
         Self::decode(&bytes, path)
@@ -259,5 +261,16 @@ mod tests {
         std::fs::remove_file(names::manifest(dir, 10)).unwrap();
         let names = RealDisk.list(dir).unwrap();
         assert!(matches!(Manifest::find(&RealDisk, dir, &names), Err(KvsError::Corrupt { .. })));
+    }
+
+    /// However long a file says that it is, no memory is taken for it.
+    #[test]
+    fn a_manifest_of_a_tebibyte_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = names::manifest(dir.path(), 1);
+        RealDisk.create(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = Manifest::find(&RealDisk, dir.path(), &[path.file_name().unwrap().into()]);
+        let error = error.unwrap_err();
+        assert!(matches!(error, KvsError::Corrupt { what: "the manifest is too long", .. }));
     }
 }

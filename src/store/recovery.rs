@@ -70,7 +70,9 @@ pub(crate) fn recover(
             (make_durable(&**disk, dir, &files, number, &manifest)?, manifest)
         }
         Ok(None) => new_store(&**disk, dir, &files, options)?,
-        Err(KvsError::Corrupt { .. }) if is_unborn(&files) => {
+        Err(KvsError::Corrupt { .. })
+            if is_unborn(&files) && list_nothing(&**disk, dir, &files)? =>
+        {
             new_store(&**disk, dir, &files, options)?
         }
         Err(error) => return Err(error),
@@ -153,6 +155,18 @@ fn write_beside(
 fn is_unborn(files: &[OsString]) -> bool {
     let has_first = Manifest::numbers(files).last() == Some(&1);
     has_first && !files.iter().any(|name| segment_id(name).is_some())
+}
+
+/// Whether no manifest is longer than one that lists nothing. A longer one was whole once, and what
+/// it listed is missing.
+fn list_nothing(disk: &dyn Disk, dir: &Path, files: &[OsString]) -> Result<bool> {
+    let len_max = len_of(Manifest::new(u64::MAX, u64::MAX).encode().len());
+    for n in Manifest::numbers(files) {
+        if disk.open_to_read(&names::manifest(dir, n))?.len()? > len_max {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Writes the first manifest of a store, beside those that are not whole.

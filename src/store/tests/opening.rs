@@ -129,6 +129,24 @@ fn a_store_that_was_never_born_is_made() {
     assert_eq!(outcome(&open(&empty(), dir(), &exclusive)), "opened");
 }
 
+/// One that listed something was whole once: then files have gone.
+#[test]
+fn a_damaged_manifest_that_listed_something_is_no_store_to_be_made() {
+    let disk = empty();
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    do_step(&store, Set(0, 10), 1).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let numbers = Manifest::numbers(&disk.list(dir()).unwrap());
+    let manifest = read(&disk, &names::manifest(dir(), numbers[0]));
+    let disk = empty();
+    let file = disk.create(&names::manifest(dir(), 1)).unwrap();
+    file.write_at(&manifest, 0).unwrap();
+    file.write_at(b"{}", 40).unwrap();
+    assert_eq!(outcome(&open(&disk, dir(), &options(Route::Direct))), "corrupt");
+    assert_eq!(disk.list(dir()).unwrap().len(), 2, "a manifest and the lock");
+}
+
 #[test]
 fn a_crash_tail_is_counted_and_kept_beside_older_ones() {
     const TORN: &[u8] = &[7; 300];
