@@ -7,13 +7,16 @@ use std::time::Duration;
 use super::*;
 use crate::error::KvsError;
 use crate::logger::{LogLevel, Logger};
+use crate::options::ReadMode;
 use crate::store::disk::RealDisk;
 use crate::store::disk::failing::{Call, FailingDisk, Fault};
-use crate::store::location::{SegmentId, len_of};
+use crate::store::key_hash::KeyHasher;
+use crate::store::location::{SegmentId, Slot, len_of};
+use crate::store::log_end::walk_to_end;
 use crate::store::manifest::Manifest;
 use crate::store::names::{self, Name};
 use crate::store::record::Footer;
-use crate::store::segment::HEADER_LEN;
+use crate::store::segment::{HEADER_LEN, Segment};
 use crate::store::stats::Progress;
 use crate::store::verify;
 
@@ -352,6 +355,12 @@ fn a_long_log_is_read_in_steps_of_a_mebibyte() {
     let store = open(&disk, dir(), &options).unwrap();
     (0..40).for_each(|number| do_step(&store, Set(number % 6, 100 << 10), number).unwrap());
     let killed: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+    // Each byte is counted once, before anyone sees to it that the sum is no more than the whole.
+    let (path, slot) = (names::segment(dir(), SegmentId::new(1)), Slot::new(1).unwrap());
+    let log = Segment::open(&*killed, &path, slot, ReadMode::Positioned, None).unwrap();
+    let mut counted = 0;
+    walk_to_end(&log, KeyHasher::new(1), &mut |bytes| counted += bytes).unwrap();
+    assert_eq!(counted, log.len());
     let mut done = vec![0];
     let progress = &mut |now: Progress| done.push(now.done_bytes);
     KvStore::open_on(&killed, dir().to_path_buf(), options, progress).unwrap();
