@@ -122,8 +122,7 @@ def test_limits_of_requests_are_obeyed(store: kvs.Store) -> None:
             while connection.recv(100):
                 pass
     # Two requests that have arrived in part are more than all clients may have, though the first
-    # 64 KiB of each do not count. (Two threads might
-    # refuse both.)
+    # 64 KiB of each do not count. (Two threads might refuse both.)
     with store.serve(request_bytes_max=160_000, unfinished_bytes_max=0, threads=1) as server:
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
         for client in clients:
