@@ -52,6 +52,7 @@ rules! {
     every_unsafe_is_justified,
     every_atomic_ordering_has_its_reason,
     every_option_is_in_the_readme,
+    every_soak_is_in_the_readme,
     the_map_shows_every_room,
     tests_that_are_named_are_there,
     every_c_function_is_tested_and_bound,
@@ -187,6 +188,14 @@ const PLANTED: &[Planted] = &[
         "src/options.rs:2",
     ),
     ("every_option_is_in_the_readme", &[("src/options.rs", "")], "src/options.rs:1"),
+    (
+        "every_soak_is_in_the_readme",
+        &[
+            ("Makefile", "soak-a: cc ## A\nsoak-b: ## B"),
+            ("README.md", "| `soak-a` | 1 |\nsoak-b\n"),
+        ],
+        "Makefile:2",
+    ),
     ("the_map_shows_every_room", &[("ARCHITECTURE.md", ""), ("src/a.rs", "")], "src/a.rs:1"),
     ("the_map_shows_every_room", &[("ARCHITECTURE.md", "a\n`b/c.rs`")], "ARCHITECTURE.md:2"),
     (

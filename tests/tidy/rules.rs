@@ -614,6 +614,21 @@ pub(crate) fn every_option_is_in_the_readme(tree: &Tree) -> Vec<Hit> {
     hits
 }
 
+/// Of each long test README says how often it was done.
+pub(crate) fn every_soak_is_in_the_readme(tree: &Tree) -> Vec<Hit> {
+    let Some(makefile) = tree.get("Makefile") else { return Vec::new() };
+    let readme = tree.get("README.md").map_or("", |file| &file.text);
+    let targets = numbered(&makefile.text).filter_map(|(line, text)| {
+        let (name, _) = text.split_once(':').filter(|(name, _)| name.starts_with("soak-"))?;
+        Some((line, name))
+    });
+    let has_row = |name: &str| readme.lines().any(|row| row.starts_with(&format!("| `{name}` |")));
+    let missing = targets.filter(|(_, name)| !has_row(name));
+    missing
+        .map(|(line, name)| hit(makefile, line, format!("README has no row of {name}")))
+        .collect()
+}
+
 pub(crate) fn the_map_shows_every_room(tree: &Tree) -> Vec<Hit> {
     let Some(map) = tree.get("ARCHITECTURE.md") else { return Vec::new() };
     let mut hits = Vec::new();
