@@ -297,7 +297,10 @@ impl LogWriter {
     /// If the file cannot be written. Then nothing of `bytes` was ever visible.
     pub(crate) fn append(&mut self, bytes: &[u8], through: bool) -> Result<(), AppendError> {
         let is_piece = self.pending.len() + bytes.len() > PIECE_LEN;
-        let Behind::Tail { tail, base } = &self.log.behind else { return self.write(bytes) };
+        let Behind::Tail { tail, base } = &self.log.behind else {
+            self.make_room(bytes.len());
+            return self.write(bytes);
+        };
         if through || bytes.len() > PIECE_LEN {
             self.flush()?;
             return self.write(bytes);
@@ -324,16 +327,15 @@ impl LogWriter {
     /// If the file cannot be written. If that was undone, it can be appended to as before.
     pub(crate) fn append_last(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         self.flush()?;
-        // Relaxed: only this writer changes it.
-        let end = self.log.flushed.load(Ordering::Relaxed);
-        if self.room_end.is_some_and(|room_end| room_end > end) {
-            // Before the bytes, which a file that goes on behind them would hide.
+        let end = self.log.flushed();
+        if let Some(room_end) = &mut self.room_end
+            && *room_end > end
+        {
+            // First: if this fails, nothing has changed.
             self.log.file.set_len(end).map_err(|error| AppendError { error, undone: true })?;
+            *room_end = end;
         }
-        let makes_room = self.room_end.take();
-        let written = self.write(bytes);
-        self.room_end = makes_room.map(|_| self.log.flushed.load(Ordering::Relaxed));
-        written
+        self.write(bytes)
     }
 
     /// Whether everything is in the file.
@@ -356,6 +358,19 @@ impl LogWriter {
         flushed.map(|()| self.pending.clear())
     }
 
+    /// Makes the file longer than `len` more bytes need it to be, where it is not long enough.
+    fn make_room(&mut self, len: usize) {
+        let end = self.log.flushed() + len_of(len);
+        if self.room_end.is_none_or(|room_end| end <= room_end) {
+            return;
+        }
+        let wanted = end.next_multiple_of(ROOM_LEN).min(self.capacity);
+        // Where there is no room, the bytes may still find some: then it is only slower.
+        if wanted > end && self.log.file.set_len(wanted).is_ok() {
+            self.room_end = Some(wanted);
+        }
+    }
+
     /// Appends `bytes` to the file with one write. On failure it is cut back to what it was.
     fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         let log = &*self.log;
@@ -363,15 +378,6 @@ impl LogWriter {
         let start = log.flushed.load(Ordering::Relaxed);
         let end = start + len_of(bytes.len());
         assert!(end <= self.capacity, "the caller keeps within the capacity it asked for");
-        if let Some(room_end) = self.room_end
-            && room_end < end
-        {
-            let wanted = end.next_multiple_of(ROOM_LEN).min(self.capacity);
-            // Where there is no room, the bytes may still find some: then it is only slower.
-            if wanted > end && log.file.set_len(wanted).is_ok() {
-                self.room_end = Some(wanted);
-            }
-        }
         if let Err(error) = log.file.write_at(bytes, start) {
             self.room_end = self.room_end.map(|_| start);
             // The cut is made durable: after a power loss, sectors of the failed bytes must not

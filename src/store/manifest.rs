@@ -55,6 +55,7 @@ pub(crate) struct ListedSegment {
 }
 
 const HEAD: &str = "kvs manifest, crc32c ";
+
 /// Longest manifest that is read (64 MiB): a million segments, each of which is said in 40 bytes.
 const LEN_MAX: usize = 64 << 20;
 
