@@ -24,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime};
 use peak_alloc::PeakAlloc;
 
 use kvs::{KvStore, KvsEngine, Options, Scan, WriteBatch};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -43,33 +45,20 @@ const SLACK: [f64; COLUMNS.len()] = [1.0, 8.0, 16.0, 16.0, 16.0];
 const COLUMNS: [&str; 5] =
     ["MiB allocated", "MiB resident", "descriptors", "mappings", "MiB on disk"];
 
-/// The shortest generator that does: Steele's `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 fn options() -> Options {
     Options::new().segment_bytes_min(1 << 20).segment_bytes_max(4 << 20)
 }
 
 /// Writes until told to stop.
 fn write(store: &KvStore, seed: u64, stop: &AtomicBool) {
-    let mut random = Random(seed);
+    let mut random = SmallRng::seed_from_u64(seed);
     let mut batch = WriteBatch::new();
     // Relaxed: nothing else hangs on it.
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BURST {
-            let key = random.below(KEYS).to_be_bytes();
-            let value = vec![key[7]; usize::try_from(random.below(500)).unwrap()];
-            match random.below(20) {
+            let key = random.random_range(..KEYS).to_be_bytes();
+            let value = vec![key[7]; usize::try_from(random.random_range(0..500)).unwrap()];
+            match random.random_range(0..20) {
                 0..2 => match store.remove_bytes(&key) {
                     Ok(()) | Err(kvs::KvsError::KeyNotFound) => {}
                     Err(error) => panic!("{error}"),
@@ -77,13 +66,13 @@ fn write(store: &KvStore, seed: u64, stop: &AtomicBool) {
                 2 => {
                     batch.clear();
                     for _ in 0..8 {
-                        batch.set(&random.below(KEYS).to_be_bytes(), &value);
+                        batch.set(&random.random_range(..KEYS).to_be_bytes(), &value);
                     }
                     store.apply(&batch).unwrap();
                 }
                 3 => {
                     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-                    let soon = now + Duration::from_millis(random.below(3000));
+                    let soon = now + Duration::from_millis(random.random_range(0..3000));
                     let soon = u64::try_from(soon.as_millis()).unwrap();
                     store.set_with_expiry(&key, &value, soon).unwrap();
                 }
@@ -96,7 +85,7 @@ fn write(store: &KvStore, seed: u64, stop: &AtomicBool) {
 
 /// Reads in every way until told to stop.
 fn read(store: &KvStore, dir: &Path, stop: &AtomicBool) {
-    let mut random = Random(7);
+    let mut random = SmallRng::seed_from_u64(7);
     let copy = dir.with_extension("copy");
     // Relaxed: nothing else hangs on it.
     for turn in 1_u64.. {
@@ -104,7 +93,7 @@ fn read(store: &KvStore, dir: &Path, stop: &AtomicBool) {
             break;
         }
         for _ in 0..BURST {
-            let key = random.below(KEYS).to_be_bytes();
+            let key = random.random_range(..KEYS).to_be_bytes();
             if let Some(value) = store.get_bytes(&key).unwrap() {
                 assert!(value.iter().all(|byte| *byte == value[0]), "a mixed value");
             }

@@ -35,6 +35,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kvs::{Durability, KvStore, KvsEngine, Options, ReadMode};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use todc_utils::{Action, History, WGLChecker};
 
@@ -47,37 +49,20 @@ const REQUESTS_PER_THREAD: u32 = 200;
 const KILLED_EACH: u64 = 10;
 const KILLS: u32 = 2;
 
-/// The shortest generator that does: Steele's `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// A request that writes `to`, if it writes. `known` is what was last seen of each key.
-    fn request(&mut self, to: u32, known: &[u32; KEYS]) -> Request {
-        let key = self.below(KEYS as u64) as usize;
-        match self.below(10) {
-            0..4 => Request::Get { key },
-            4 => Request::Set { key, to },
-            5 => Request::Remove { key },
-            6 => Request::Swap { key, to: if self.below(4) == 0 { 0 } else { to } },
-            7 => Request::CompareAndSwap { key, from: known[key], to },
-            8 => Request::Update { key, to },
-            _ => Request::Batch {
-                to: [(); KEYS]
-                    .map(|()| [Some(to), Some(to), Some(0), None][self.below(4) as usize]),
-            },
-        }
+/// A request that writes `to`, if it writes. `known` is what was last seen of each key.
+fn random_request(random: &mut SmallRng, to: u32, known: &[u32; KEYS]) -> Request {
+    let key = random.random_range(..KEYS);
+    match random.random_range(0..10) {
+        0..4 => Request::Get { key },
+        4 => Request::Set { key, to },
+        5 => Request::Remove { key },
+        6 => Request::Swap { key, to: if random.random_ratio(1, 4) { 0 } else { to } },
+        7 => Request::CompareAndSwap { key, from: known[key], to },
+        8 => Request::Update { key, to },
+        _ => Request::Batch {
+            to: [(); KEYS]
+                .map(|()| [Some(to), Some(to), Some(0), None][random.random_range(0..4_usize)]),
+        },
     }
 }
 
@@ -120,12 +105,12 @@ fn ask_from_threads(subject: &Subject, seed: u64, first: u32, say: &(impl Fn(Eve
         let askers: Vec<_> = (0..thread_count(seed))
             .map(|thread| {
                 scope.spawn(move || {
-                    let mut random = Random(seed ^ (thread as u64) << 32);
+                    let mut random = SmallRng::seed_from_u64(seed ^ (thread as u64) << 32);
                     let mut known = [[0; KEYS]; OBJECTS];
                     for n in 0..REQUESTS_PER_THREAD {
-                        let object = random.below(OBJECTS as u64) as usize;
+                        let object = random.random_range(..OBJECTS);
                         let to = first + thread as u32 * REQUESTS_PER_THREAD + n;
-                        let request = random.request(to, &known[object]);
+                        let request = random_request(&mut random, to, &known[object]);
                         say(Event::Called { thread, object, request });
                         let answer = subject.ask(object, &request);
                         let operation = Operation { request, answer: Some(answer) };
@@ -179,7 +164,7 @@ fn record(dir: &Path, seed: u64, fault: Option<Fault>) -> Vec<Event> {
 /// A history of processes, each but the last of which was killed.
 fn record_killed(dir: &Path, seed: u64, fault: Option<Fault>) -> Vec<Event> {
     let mut events = Vec::new();
-    let mut random = Random(seed);
+    let mut random = SmallRng::seed_from_u64(seed);
     for kill in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg("--child")
@@ -198,7 +183,7 @@ fn record_killed(dir: &Path, seed: u64, fault: Option<Fault>) -> Vec<Event> {
             lines.collect::<Vec<_>>()
         });
         beginning.recv_timeout(Duration::from_secs(60)).unwrap();
-        std::thread::sleep(Duration::from_micros(random.below(10_000)));
+        std::thread::sleep(Duration::from_micros(random.random_range(0..10_000)));
         // `kill` sends SIGKILL. A child that was done by then waits for it.
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().code(), None, "the child died before it was killed");
@@ -294,9 +279,10 @@ fn examine(seed: u64, killed: bool, fault: Option<Fault>) -> (bool, usize) {
 }
 
 /// Every fault is found, within a few histories.
-fn find_faults(random: &mut Random) {
+fn find_faults(random: &mut SmallRng) {
     for fault in Fault::ALL {
-        let found = (1..=50).find(|_| !examine(random.next(), fault.needs_kill(), Some(fault)).0);
+        let found =
+            (1..=50).find(|_| !examine(random.next_u64(), fault.needs_kill(), Some(fault)).0);
         let tries = found.unwrap_or_else(|| panic!("50 histories do not show {fault:?}"));
         eprintln!("planted {fault:?}: found in history {tries}");
     }
@@ -316,7 +302,7 @@ fn main() {
     let seed = number("KVS_HISTORIES_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     eprintln!("{histories} histories, seed {seed}");
     let began = Instant::now();
-    find_faults(&mut Random(seed));
+    find_faults(&mut SmallRng::seed_from_u64(seed));
     let (mut operations, mut kills, mut failures) = (0, 0, 0);
     for n in 0..histories {
         let seed = seed + n;

@@ -30,8 +30,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use kvs::{KvStore, KvsEngine, ReadMode};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use steps::{KEYS, Random, Step, THREADS, name, value};
+use steps::{KEYS, Step, THREADS, name, value};
 use victims::{Heard, Kind, Orders, Setting, VERSIONS_PER_CYCLE};
 
 /// What is killed, and how often, if no arguments say it.
@@ -86,7 +88,7 @@ fn check(store: &KvStore, model: &mut BTreeMap<u32, u64>, steps: Vec<Option<Step
 struct Kills {
     kind: Kind,
     dir: tempfile::TempDir,
-    random: Random,
+    random: SmallRng,
     model: BTreeMap<u32, u64>,
     /// Cycles in which something was acknowledged.
     wrote: u64,
@@ -96,13 +98,13 @@ struct Kills {
 impl Kills {
     fn cycle(&mut self, cycle: u64) {
         let dir = self.dir.path();
-        let seed = self.random.next();
+        let seed = self.random.next_u64();
         let victim = self.kind.start(dir, Setting::of(cycle), cycle * VERSIONS_PER_CYCLE, seed);
         // Mostly while it writes; now and then as early as while it opens the store.
-        if !self.random.next().is_multiple_of(8) {
+        if self.random.random_ratio(7, 8) {
             victim.wait_until_it_writes();
         }
-        std::thread::sleep(Duration::from_micros(self.random.below(25_000)));
+        std::thread::sleep(Duration::from_micros(self.random.random_range(0..25_000)));
         let before = self.model.clone();
         let under_way = acknowledged(victim.kill(), &mut self.model);
         self.wrote += u64::from(before != self.model);
@@ -117,7 +119,7 @@ impl Kills {
 
 /// Kills `kind` so often, on one store; whether nothing was amiss.
 fn survives(kind: Kind, cycles: u64, seed: u64) -> bool {
-    let (dir, random) = (tempfile::tempdir().unwrap(), Random(seed));
+    let (dir, random) = (tempfile::tempdir().unwrap(), SmallRng::seed_from_u64(seed));
     let mut kills =
         Kills { kind, dir, random, model: BTreeMap::new(), wrote: 0, crash_tails_cut: 0 };
     for cycle in 0..cycles {

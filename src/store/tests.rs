@@ -18,6 +18,9 @@ mod writing;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+
 use crate::engine::KvsEngine;
 use crate::error::Result;
 use crate::options::{Durability, Options, WriteMode};
@@ -261,16 +264,4 @@ fn moment_of(model: &ModelledDisk) -> Moment {
 /// A number from the environment, for longer runs, or `default`.
 fn from_environment(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// A small generator of random numbers, the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
 }

@@ -1,48 +1,34 @@
 //! What a writer does, one step after the other, and how a line on a pipe says it.
 
 use kvs::WriteBatch;
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
 
 /// Threads that write at the same time, each to keys of its own.
 pub(crate) const THREADS: u32 = 4;
 const KEYS_PER_THREAD: u32 = 40;
 pub(crate) const KEYS: u32 = THREADS * KEYS_PER_THREAD;
 
-/// The shortest generator that does: Steele's `SplitMix64`.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
 /// What one thread does in one step: new versions of keys, 0 for removal.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step(pub(crate) Vec<(u32, u64)>);
 
 impl Step {
-    pub(crate) fn random(random: &mut Random, thread: u32, version: u64) -> Self {
-        if random.below(10) < 8 {
+    pub(crate) fn random(random: &mut SmallRng, thread: u32, version: u64) -> Self {
+        if random.random_range(0..10) < 8 {
             return Self::of_one_key(random, thread, version);
         }
-        let mut keys: Vec<_> = (0..2 + random.below(5)).map(|_| key_of(random, thread)).collect();
+        let mut keys: Vec<_> =
+            (0..2 + random.random_range(0..5)).map(|_| key_of(random, thread)).collect();
         keys.sort_unstable();
         keys.dedup();
-        let remove = random.below(4);
+        let remove = random.random_range(0..4);
         let version_of = |i: usize| if i as u64 == remove { 0 } else { version };
         Self(keys.into_iter().enumerate().map(|(i, k)| (k, version_of(i))).collect())
     }
 
-    pub(crate) fn of_one_key(random: &mut Random, thread: u32, version: u64) -> Self {
-        let removes = random.below(4) == 0;
+    pub(crate) fn of_one_key(random: &mut SmallRng, thread: u32, version: u64) -> Self {
+        let removes = random.random_ratio(1, 4);
         Self(vec![(key_of(random, thread), if removes { 0 } else { version })])
     }
 
@@ -70,8 +56,8 @@ impl Step {
     }
 }
 
-fn key_of(random: &mut Random, thread: u32) -> u32 {
-    thread * KEYS_PER_THREAD + random.below(u64::from(KEYS_PER_THREAD)) as u32
+fn key_of(random: &mut SmallRng, thread: u32) -> u32 {
+    thread * KEYS_PER_THREAD + random.random_range(..KEYS_PER_THREAD)
 }
 
 pub(crate) fn name(key: u32) -> String {

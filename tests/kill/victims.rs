@@ -22,8 +22,10 @@ use kvs::{
     Durability, KvServer, KvStore, KvsClient, KvsEngine, KvsError, Options, ServerOptions,
     WriteMode,
 };
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
-use crate::steps::{Random, Step, THREADS, name, value};
+use crate::steps::{Step, THREADS, name, value};
 
 /// Versions of one cycle are below those of the next.
 pub(crate) const VERSIONS_PER_CYCLE: u64 = 1_000_000;
@@ -171,7 +173,7 @@ fn write_over_connections(
 fn write_over(port: u16, thread: u32, version: u64, seed: u64, started: &Sender<()>) -> Vec<Heard> {
     let mut heard = Vec::new();
     let Ok(mut client) = KvsClient::connect(format!("127.0.0.1:{port}")) else { return heard };
-    let mut random = Random(seed ^ u64::from(thread) << 32);
+    let mut random = SmallRng::seed_from_u64(seed ^ u64::from(thread) << 32);
     for n in 1.. {
         let step = Step::of_one_key(&mut random, thread, version + n);
         let (key, version) = step.0[0];
@@ -222,7 +224,7 @@ impl Orders {
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 scope.spawn(move || {
-                    let mut random = Random(self.seed ^ u64::from(thread) << 32);
+                    let mut random = SmallRng::seed_from_u64(self.seed ^ u64::from(thread) << 32);
                     for n in 1.. {
                         let step = Step::random(&mut random, thread, self.version + n);
                         say(format!("? {thread}{}\n", step.line()));

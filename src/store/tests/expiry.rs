@@ -511,9 +511,9 @@ fn expired_records_cross_a_checkpoint_and_a_repair_as_they_are() {
 type Model = BTreeMap<u8, (Vec<u8>, Option<u64>)>;
 
 /// One random step on store and model; returns whether the store is to be opened anew.
-fn random_step(store: &KvStore, model: &mut Model, bench: &Bench, random: &mut Random) -> bool {
+fn random_step(store: &KvStore, model: &mut Model, bench: &Bench, random: &mut SmallRng) -> bool {
     let now_ms = bench.now_ms.load(Ordering::Relaxed);
-    let mut below = |limit: u64| random.next() % limit;
+    let mut below = |limit: u64| random.random_range(..limit);
     let key = u8::try_from(below(12)).unwrap();
     let value = vec![u8::try_from(below(256)).unwrap(); usize::try_from(below(300)).unwrap()];
     let expiry_ms = (below(3) > 0).then_some(now_ms + below(4_000));
@@ -579,7 +579,7 @@ fn batch_of(ops: &[Op<'_>]) -> WriteBatch {
 #[test]
 fn random_histories_with_a_clock_do_what_a_map_does() {
     for seed in 1..=from_environment("KVS_EXPIRY_HISTORIES", 60) {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ u64::try_from(seed).unwrap() << 32);
+        let mut random = SmallRng::seed_from_u64(u64::try_from(seed).unwrap());
         let (bench, mut model) = (Bench::new(), Model::new());
         let mut store = bench.open();
         for step in 0..150 {

@@ -157,7 +157,7 @@ fn what_is_loaded_beside_writers_is_counted_once() {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let home = dir.path().join("store");
-    let mut random = Random(0x1234_5678_9ABC_DEF1);
+    let mut random = SmallRng::seed_from_u64(1);
     let mut expected = BTreeMap::<u16, u64>::new();
     for round in 0..40_u64 {
         let opened = options(Route::Tail).auto_compaction(round % 3 == 0);
@@ -172,14 +172,14 @@ fn what_is_loaded_beside_writers_is_counted_once() {
                 2 => store.checkpoint(&dir.path().join(round.to_string())).unwrap(),
                 _ => store.compact().unwrap(),
             });
-            let clear_at = if round % 5 == 4 { random.next() % 200 } else { u64::MAX };
+            let clear_at = if round % 5 == 4 { random.random_range(..200) } else { u64::MAX };
             for write in 0..200 {
                 if write == clear_at {
                     store.clear().unwrap();
                     expected.clear();
                 }
-                let key = u16::try_from(random.next() % 600).unwrap();
-                if random.next().is_multiple_of(4) {
+                let key = random.random_range(..600_u16);
+                if random.random_ratio(1, 4) {
                     let removed = store.remove_bytes(&key.to_be_bytes()).is_ok();
                     assert_eq!(removed, expected.remove(&key).is_some());
                 } else {

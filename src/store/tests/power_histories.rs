@@ -21,8 +21,8 @@ const BATCHES: &[&[(usize, Option<usize>)]] = &[
     &[(0, None), (1, None), (2, None), (3, Some(1))],
 ];
 
-fn random_step(random: &mut Random) -> Step {
-    let mut below = |n: u64| usize::try_from(random.next() % n).expect("a small number");
+fn random_step(random: &mut SmallRng) -> Step {
+    let mut below = |n: usize| random.random_range(..n);
     let key = below(6);
     let len = [0, 10, 90, 400, 900, 1400][below(6)];
     match below(40) {
@@ -41,7 +41,7 @@ fn random_step(random: &mut Random) -> Step {
 
 /// A remove of an absent key is refused, and no step.
 fn random_history(seed: u64) -> Vec<Step> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = SmallRng::seed_from_u64(seed);
     let (mut history, mut content) = (Vec::new(), Content::new());
     while history.len() < STEPS {
         let step = random_step(&mut random);

@@ -138,7 +138,7 @@ impl Runner {
 fn each_power_loss(
     moment: &Moment,
     samples: usize,
-    random: &mut Random,
+    random: &mut SmallRng,
     mut judge: impl FnMut(ModelledDisk) -> Result<(), String>,
 ) -> Result<(), String> {
     let count = moment.pending_count();
@@ -150,8 +150,8 @@ fn each_power_loss(
     judge(moment.after_power_loss(|_| true))?;
     for sample in 0..samples {
         // Half of them lose few units, so that much is there that depends on what is not.
-        let one_in = if sample % 2 == 0 { 2 } else { u64::try_from(count).unwrap().min(8) };
-        let kept: Vec<bool> = (0..count).map(|_| !random.next().is_multiple_of(one_in)).collect();
+        let one_in = if sample % 2 == 0 { 2 } else { u32::try_from(count).unwrap().min(8) };
+        let kept: Vec<bool> = (0..count).map(|_| !random.random_ratio(1, one_in)).collect();
         judge(moment.after_power_loss(|unit| kept[unit]))?;
     }
     Ok(())
@@ -216,7 +216,7 @@ impl Run {
 
     /// Tries power losses at the moments chosen; what went wrong first, and at which moment.
     pub(super) fn check(&self, effort: Effort) -> Result<usize, String> {
-        let mut random = Random(0x2545_f491_4f6c_dd1d);
+        let mut random = SmallRng::seed_from_u64(1);
         let mut count = 0;
         for (number, moment) in self.chosen(effort) {
             let allowed = self.after_power_loss(moment);
@@ -233,11 +233,11 @@ impl Run {
 
     /// Power fails again during the recovery from a power loss.
     pub(super) fn check_twice(&self, effort: Effort) -> Result<usize, String> {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = SmallRng::seed_from_u64(2);
         let mut count = 0;
         for (number, moment) in self.chosen(effort) {
             let allowed = self.after_power_loss(moment);
-            let kept = random.next();
+            let kept = random.next_u64();
             let model = moment.after_power_loss(|unit| kept >> (unit % 64) & 1 == 1);
             model.record();
             let disk: Arc<dyn Disk> = Arc::new(model.clone());
@@ -264,8 +264,7 @@ impl Run {
         samples: usize,
         prepare: &dyn Fn(&CountingDisk),
     ) -> Result<(usize, Vec<Asked>), String> {
-        let seed = u64::try_from(number).unwrap() + 1;
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = SmallRng::seed_from_u64(u64::try_from(number).unwrap());
         let mut count = 0;
         let moment = &self.moments[number];
         let model = moment.after_kill();

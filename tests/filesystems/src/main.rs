@@ -22,11 +22,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use kvs::Durability;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use device::Mounted;
 use image::Interval;
 use mounting::{KINDS, Kind};
-use workload::{Content, Random, Workload};
+use workload::{Content, Workload};
 
 /// Of each interval between two flushes: one image with all of it, and so many with parts.
 const PARTS: usize = 2;
@@ -72,12 +74,12 @@ impl Trial<'_> {
     }
 
     /// Loses power at and before each flush.
-    fn run(&mut self, intervals: &[Interval], random: &mut Random) {
+    fn run(&mut self, intervals: &[Interval], random: &mut SmallRng) {
         for (number, interval) in intervals.iter().enumerate() {
             for part in 0..PARTS {
                 // Half of them lose few sectors, so that much is there that depends on what is not.
                 let one_in = if part % 2 == 0 { 2 } else { 12 };
-                self.mounted.device.lose_power(interval, || random.below(one_in) != 0);
+                self.mounted.device.lose_power(interval, || !random.random_ratio(1, one_in));
                 self.judge(interval, &format!("before flush {number}, part {part}"));
             }
             self.mounted.device.lose_power(interval, || true);
@@ -96,12 +98,12 @@ fn try_kind(
     durability: Durability,
 ) -> Result<(usize, Vec<String>), String> {
     let device = &mounted.device;
-    let mut random = Random(number("KVS_SOAK_SEED", 1));
+    let mut random = SmallRng::seed_from_u64(number("KVS_SOAK_SEED", 1));
     device.clear();
     kind.make(&mounted.disk())?;
     let mount = kind.mount(&mounted.disk(), dir)?;
     let before = device.record();
-    let mut workload = Workload::new(device, dir, durability, random.next());
+    let mut workload = Workload::new(device, dir, durability, random.next_u64());
     workload.run(images / (PARTS + 1));
     mount.unmount()?;
     let intervals = device.take();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kvs::{Durability, KvStore, KvsEngine, Options, WriteBatch};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::device::Device;
 use crate::image::Note;
@@ -12,23 +14,6 @@ const KEYS: u64 = 12;
 
 /// Which write each key has its value from.
 pub(crate) type Content = BTreeMap<u64, usize>;
-
-/// The shortest generator that does: Steele's `SplitMix64`.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 fn options(durability: Durability) -> Options {
     Options::new().durability(durability).segment_bytes_min(0).segment_bytes_max(16 << 10)
@@ -50,7 +35,7 @@ fn value(key: u64, number: usize) -> Vec<u8> {
 pub(crate) struct Workload<'a> {
     device: &'a Device,
     dir: PathBuf,
-    random: Random,
+    random: SmallRng,
     durability: Durability,
     pub(crate) states: Vec<Content>,
     durable: usize,
@@ -59,7 +44,7 @@ pub(crate) struct Workload<'a> {
 impl<'a> Workload<'a> {
     pub(crate) fn new(device: &'a Device, dir: &Path, durability: Durability, seed: u64) -> Self {
         let states = vec![Content::new()];
-        let random = Random(seed);
+        let random = SmallRng::seed_from_u64(seed);
         Self { device, dir: dir.join("store"), random, durability, states, durable: 0 }
     }
 
@@ -76,7 +61,7 @@ impl<'a> Workload<'a> {
     pub(crate) fn run(&mut self, flushes: usize) {
         let mut store = KvStore::open_with(&self.dir, options(self.durability)).unwrap();
         while self.device.flush_count() < flushes {
-            match self.random.below(100) {
+            match self.random.random_range(0..100) {
                 0..78 => self.write(&store),
                 78..88 => {
                     store.sync().unwrap();
@@ -100,10 +85,10 @@ impl<'a> Workload<'a> {
         let number = self.states.len();
         let mut next = self.states[number - 1].clone();
         let mut batch = WriteBatch::new();
-        let count = if self.random.below(6) == 0 { 4 } else { 1 };
+        let count = if self.random.random_ratio(1, 6) { 4 } else { 1 };
         for _ in 0..count {
-            let key = self.random.below(KEYS);
-            if self.random.below(5) == 0 {
+            let key = self.random.random_range(..KEYS);
+            if self.random.random_ratio(1, 5) {
                 batch.remove(&name(key));
                 next.remove(&key);
             } else {
@@ -123,7 +108,7 @@ impl<'a> Workload<'a> {
     fn write_back(&mut self) {
         let files = std::fs::read_dir(&self.dir).unwrap().map(|entry| entry.unwrap().path());
         let files: Vec<_> = files.filter(|path| path.is_file()).collect();
-        let file = &files[self.random.below(files.len() as u64) as usize];
+        let file = &files[self.random.random_range(..files.len())];
         // It may have been compacted away meanwhile.
         if let Ok(file) = std::fs::File::open(file) {
             let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
