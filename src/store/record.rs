@@ -588,6 +588,28 @@ mod tests {
         assert_eq!(Record::decode(&bytes, SALT, 8).unwrap_err(), Damage::Body);
     }
 
+    /// The short way of a lookup takes a put that never expires, and of a batch only what is
+    /// published. What it does not take goes the long way.
+    #[test]
+    fn a_record_of_a_batch_is_plain_once_it_is_published() {
+        let plain = |draft: Draft<'_>, place: BatchPlace, published: u64| {
+            let bytes = encoded(draft, 8, place);
+            let record = Unverified::parse(&bytes).unwrap();
+            let found = record.verify_plain(SALT, 8, || Seqno::new(published));
+            found.map(|record| record.value.to_vec())
+        };
+        let put = || Draft::put(b"key", b"value");
+        for place in [BatchPlace::More, BatchPlace::Last] {
+            assert_eq!(plain(put(), place, 6), None, "{place:?}");
+            assert_eq!(plain(put(), place, 7), Some(b"value".to_vec()), "{place:?}");
+            assert_eq!(plain(put(), place, 8), Some(b"value".to_vec()), "{place:?}");
+        }
+        assert_eq!(plain(put(), BatchPlace::Alone, 0), Some(b"value".to_vec()));
+        let expiring = Draft::new(Kind::Put, b"key", b"value", Some(u64::MAX));
+        assert_eq!(plain(expiring, BatchPlace::Alone, 7), None);
+        assert_eq!(plain(Draft::tombstone(b"key"), BatchPlace::Alone, 7), None);
+    }
+
     #[test]
     fn zeros_never_decode() {
         for len in [0, 1, HEADER_LEN - 1, HEADER_LEN, 4096] {
