@@ -204,7 +204,7 @@ impl Compactor {
             let (_, bytes_after) = self.segments.live_and_total_bytes();
             match ran {
                 // Only a part fitted; what it gave back is room for more.
-                Ok(done) if 0 < done && done < count && bytes_after < bytes_before => {
+                Ok(done) if done < count && bytes_after < bytes_before => {
                     drop(before);
                     self.sweep()?;
                 }
@@ -257,7 +257,6 @@ impl Compactor {
         let percent = u64::from(self.options.compaction_dead_percent_min);
         let mut picked: Vec<_> = sealed
             .iter()
-            .filter(|segment| dead(segment) > 0)
             .filter(|segment| dead(segment) * 100 >= records(segment) * percent)
             .cloned()
             .collect();

@@ -584,6 +584,7 @@ mod tests {
         let record = Record::decode(&bytes, SALT, 8).unwrap();
         assert_eq!(record.expiry_ms, Some(1_700_000_000_123));
         assert_eq!(record.key, b"key");
+        assert_eq!(&bytes[record.value_start()..][..5], b"value");
         bytes[HEADER_LEN] ^= 1;
         assert_eq!(Record::decode(&bytes, SALT, 8).unwrap_err(), Damage::Body);
     }
