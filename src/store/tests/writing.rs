@@ -58,3 +58,20 @@ fn what_waits_behind_a_clear_is_decided_on_an_empty_store() {
         }
     }
 }
+
+/// Somebody else does what a thread has handed over; what it writes afterwards comes behind it all
+/// the same.
+#[test]
+fn what_was_handed_over_comes_before_what_is_written_next() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    for round in 0..200_u32 {
+        let (done, outcomes) = std::sync::mpsc::channel();
+        let handed_over = Write::Set { key: b"key".to_vec(), value: b"before".to_vec() };
+        store.write_then(handed_over, Box::new(move |outcome| done.send(outcome).unwrap()));
+        store.set_bytes(b"key", &round.to_le_bytes()).unwrap();
+        outcomes.recv().unwrap().unwrap();
+        let value = store.get_bytes(b"key").unwrap();
+        assert_eq!(value.as_deref(), Some(&round.to_le_bytes()[..]), "round {round}");
+    }
+}
