@@ -5,6 +5,7 @@
 //! and holds every write that was acknowledged, and of the others each wholly or not at all.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{RecvError, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::*;
@@ -430,6 +431,43 @@ fn a_poisoned_log_is_closed_without_another_write() {
     assert_eq!(disk.struck(), before);
     let heard = heard.lock();
     assert!(matches!(&heard[..], [line] if line.contains("no more writes")), "{heard:?}");
+}
+
+/// Another process may have the directory as soon as `close` has returned, also if it failed.
+#[test]
+fn closing_waits_for_a_compaction_though_writes_have_failed() {
+    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let store = open(&shared, Path::new(DIR), &options(Route::Direct)).unwrap();
+    for _ in 0..2 {
+        store.set_bytes(b"a", &[1; 100]).unwrap();
+        store.core.writer.seal_active().unwrap();
+    }
+    store.set_bytes(b"a", b"1").unwrap();
+    disk.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
+    store.sync().unwrap_err();
+    let (began, begin) = channel();
+    let ((go, gone), (closed, close)) = (channel::<()>(), channel::<()>());
+    std::thread::scope(|scope| {
+        let core = &store.core;
+        scope.spawn(move || {
+            let mut hold = |_| {
+                let _ = began.send(());
+                // Nobody sends: the other end goes.
+                let _ = gone.recv();
+            };
+            core.compactor.compact_all(&|| Ok(()), &|| false, &mut hold).unwrap();
+        });
+        begin.recv().unwrap();
+        scope.spawn(|| {
+            store.close().unwrap_err();
+            drop(closed);
+        });
+        let waited = close.recv_timeout(Duration::from_millis(100));
+        assert_eq!(waited, Err(RecvTimeoutError::Timeout));
+        drop(go);
+        assert_eq!(close.recv(), Err(RecvError));
+    });
 }
 
 /// A leader that panics, for whatever reason, alone or for others: who waits behind it is told,
