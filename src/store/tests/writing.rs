@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::Write;
-use crate::store::disk::failing::FailingDisk;
+use crate::error::KvsError;
+use crate::options::WriteOptions;
+use crate::store::disk::failing::{Call, FailingDisk, Fault};
 use crate::sync::pin;
 
 /// The places where the newest record of `key` may be.
@@ -74,4 +76,47 @@ fn what_was_handed_over_comes_before_what_is_written_next() {
         let value = store.get_bytes(b"key").unwrap();
         assert_eq!(value.as_deref(), Some(&round.to_le_bytes()[..]), "round {round}");
     }
+}
+
+/// A store whose next write is held up with the lane in its hands, and `meanwhile`, whose write has
+/// to queue then.
+fn while_a_write_is_held_up(store: &KvStore, disk: &FailingDisk, meanwhile: impl FnOnce()) {
+    let (held, hold) = std::sync::mpsc::channel();
+    disk.act_after(0, move || {
+        held.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.set_bytes(b"held up", b""));
+        hold.recv().unwrap();
+        meanwhile();
+    });
+}
+
+#[test]
+fn a_write_that_has_queued_is_durable_if_it_asked_for_that() {
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.set(b"key", b"value");
+    while_a_write_is_held_up(&store, &failing, || {
+        store.apply_with(&batch, WriteOptions { sync: true }).unwrap();
+        assert!(!store.core.writer.has_unsynced());
+    });
+}
+
+#[test]
+fn a_write_that_has_queued_is_told_that_no_more_are_taken() {
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    store.set_bytes(b"key", b"old").unwrap();
+    let chosen = |call| call == Call::Sync;
+    failing.fail_after(0, Fault { code: libc::EIO, half: false, sticky: false, chosen });
+    while_a_write_is_held_up(&store, &failing, || {
+        let queued = store.set_bytes(b"key", b"new");
+        assert!(matches!(queued, Err(KvsError::Poisoned)), "{queued:?}");
+    });
+    assert_eq!(store.get_bytes(b"key").unwrap().as_deref(), Some(&b"old"[..]));
 }
