@@ -120,3 +120,28 @@ fn a_write_that_has_queued_is_told_that_no_more_are_taken() {
     });
     assert_eq!(store.get_bytes(b"key").unwrap().as_deref(), Some(&b"old"[..]));
 }
+
+/// A group lies in one log: what does not fit behind those before it begins the next one.
+#[test]
+fn a_group_that_is_longer_than_a_log_goes_into_several() {
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let small = options(Route::Sync);
+    let store = open(&disk, Path::new(DIR), &small).unwrap();
+    let value = |n: u8| vec![n; 900 + usize::from(n)];
+    let (done, outcomes) = std::sync::mpsc::channel();
+    while_a_write_is_held_up(&store, &failing, || {
+        for n in 0..20 {
+            let (write, done) = (Write::Set { key: vec![n], value: value(n) }, done.clone());
+            store.write_then(write, Box::new(move |outcome| done.send(outcome).unwrap()));
+        }
+    });
+    drop(done);
+    (0..20).for_each(|_| outcomes.recv().unwrap().unwrap());
+    let check = |store: &KvStore| {
+        (0..20).for_each(|n| assert_eq!(store.get_bytes(&[n]).unwrap().unwrap()[..], value(n)));
+    };
+    check(&store);
+    drop(store);
+    check(&open(&disk, Path::new(DIR), &small).unwrap());
+}
