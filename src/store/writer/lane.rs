@@ -104,3 +104,53 @@ impl Lane {
         self.latest.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::options::ReadMode;
+    use crate::store::disk::modelled::ModelledDisk;
+    use crate::store::key_hash::KeyHasher;
+    use crate::store::location::{SegmentId, Slot};
+    use crate::store::log_file::Ahead;
+    use crate::store::record::{Draft, Salt};
+    use crate::store::segment::{Origin, Place, Segment, SegmentHeader};
+
+    fn lane() -> Lane {
+        let header = SegmentHeader {
+            id: SegmentId::new(1),
+            origin: Origin::Log,
+            salt: Salt(7),
+            store_id: 7,
+            seqno_before: Seqno::ZERO,
+        };
+        let slot = Slot::new(1).unwrap();
+        let place = Place { slot, read_mode: ReadMode::Positioned, ahead: Ahead::Nothing };
+        let disk = ModelledDisk::default();
+        let active = Segment::create(&disk, Path::new("/log"), header, place, 1 << 20).unwrap();
+        Lane {
+            active: Some(active),
+            seqno: Seqno::ZERO,
+            marked: Seqno::ZERO,
+            buffer: Vec::new(),
+            staged: Vec::new(),
+            latest: ByHash::default(),
+            unweighed_bytes: 0,
+        }
+    }
+
+    /// Two keys of a group may have the same hash. Each is found by its bytes.
+    #[test]
+    fn the_latest_record_of_a_key_is_not_that_of_another_with_its_hash() {
+        let hash = KeyHasher::new(1).hash(b"any");
+        let entry = |key, value| Entry { hash, draft: Draft::put(key, value) };
+        let mut lane = lane();
+        for (key, value) in [(b"one", b"1"), (b"one", b"2"), (b"two", b"3")] {
+            lane.stage(&entry(key, value), BatchPlace::Alone, true);
+        }
+        let latest = |key| lane.latest_of(&entry(key, b"")).map(|staged| staged.seqno.get());
+        assert_eq!((latest(b"one"), latest(b"two"), latest(b"six")), (Some(2), Some(3), None));
+    }
+}
