@@ -130,25 +130,26 @@ impl SyncLane {
         if self.durable() >= wanted {
             return Ok(());
         }
-        let mut has_failed = self.lane.lock();
-        if *has_failed || is_poisoned() {
-            return Err(KvsError::Poisoned);
-        }
-        // The round that this one waited for may have covered it.
-        if self.durable() < wanted {
-            self.round().inspect_err(|_| *has_failed = true)?;
-        }
-        Ok(())
+        // The round that this one waits for may cover it.
+        self.round_if(|| self.durable() < wanted, is_poisoned)
     }
 
     /// Makes everything durable, footers included. What `is_poisoned` is for, `sync_to` says.
     pub(super) fn sync_all(&self, is_poisoned: &dyn Fn() -> bool) -> Result<()> {
+        self.round_if(|| !self.unsynced.lock().segments.is_empty(), is_poisoned)
+    }
+
+    /// Does a round if it `is_wanted` when its turn has come.
+    fn round_if(
+        &self,
+        is_wanted: impl FnOnce() -> bool,
+        is_poisoned: &dyn Fn() -> bool,
+    ) -> Result<()> {
         let mut has_failed = self.lane.lock();
         if *has_failed || is_poisoned() {
             return Err(KvsError::Poisoned);
         }
-        let nothing = self.unsynced.lock().segments.is_empty();
-        if !nothing {
+        if is_wanted() {
             self.round().inspect_err(|_| *has_failed = true)?;
         }
         Ok(())
