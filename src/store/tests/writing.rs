@@ -121,6 +121,27 @@ fn a_write_that_has_queued_is_told_that_no_more_are_taken() {
     assert_eq!(store.get_bytes(b"key").unwrap().as_deref(), Some(&b"old"[..]));
 }
 
+#[test]
+fn what_has_queued_becomes_one_group() {
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    let (done, outcomes) = std::sync::mpsc::channel();
+    let mut becomes_one = || {
+        let before = store.stats().group_count;
+        while_a_write_is_held_up(&store, &failing, || {
+            for n in 0..5 {
+                let (write, done) = (Write::Set { key: vec![n], value: vec![] }, done.clone());
+                store.write_then(write, Box::new(move |outcome| done.send(outcome).unwrap()));
+            }
+        });
+        (0..5).for_each(|_| outcomes.recv().unwrap().unwrap());
+        store.stats().group_count - before == 2
+    };
+    // Nearly always all five come while it is held up.
+    assert!((0..50).any(|_| becomes_one()));
+}
+
 /// A group lies in one log: what does not fit behind those before it begins the next one.
 #[test]
 fn a_group_that_is_longer_than_a_log_goes_into_several() {
