@@ -142,6 +142,23 @@ fn a_store_that_was_never_born_is_made() {
     assert_eq!(outcome(&open(&empty(), dir(), &exclusive)), "opened");
 }
 
+/// An open that finds logs sealed writes a manifest; the next one comes behind that.
+#[test]
+fn manifests_go_on_behind_the_one_that_an_open_has_written() {
+    let disk = killed_after(&[Set(0, 1400), Set(1, 1400), Set(0, 1400), Set(1, 1400)]);
+    let numbers = || Manifest::numbers(&disk.list(dir()).unwrap());
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert_eq!(numbers(), [2]);
+    do_step(&store, Set(0, 100), 5).unwrap();
+    store.compact().unwrap();
+    let compacted = numbers();
+    assert!(matches!(compacted[..], [number] if number > 2), "{compacted:?}");
+    let before = content(&store).unwrap();
+    drop(store);
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert_eq!(content(&store).unwrap(), before);
+}
+
 /// One that listed something was whole once: then files have gone.
 #[test]
 fn a_damaged_manifest_that_listed_something_is_no_store_to_be_made() {
