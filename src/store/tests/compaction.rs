@@ -98,6 +98,18 @@ fn a_segment_is_worth_compacting_when_half_of_it_is_dead() {
     }
 }
 
+/// Otherwise the key would be there again after the next open.
+#[test]
+fn a_tombstone_outlives_its_segment_where_what_it_outranks_stays() {
+    let store = with_one_segment(20, 1000);
+    store.remove_bytes(&[7]).unwrap();
+    (0..10).for_each(|_| store.set_bytes(b"x", &[2; 975]).unwrap());
+    store.core.writer.seal_active().unwrap();
+    let ids = || store.segment_stats().iter().map(|segment| segment.id).collect::<Vec<_>>();
+    assert_eq!((compact_to_rest(&store), ids()), (1, vec![1, 3]));
+    assert_eq!(store.stats().tombstone_bytes, 32);
+}
+
 /// To the byte: 3 of 32 bytes each are a tenth of the 13 records of 64, a mark of 32 and themselves,
 /// and stay, though everything they outrank is there.
 #[test]

@@ -94,16 +94,18 @@ fn while_a_write_is_held_up(store: &KvStore, disk: &FailingDisk, meanwhile: impl
 }
 
 #[test]
-fn a_write_that_has_queued_is_durable_if_it_asked_for_that() {
-    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
-    let mut batch = WriteBatch::new();
-    batch.set(b"key", b"value");
-    while_a_write_is_held_up(&store, &failing, || {
-        store.apply_with(&batch, WriteOptions { sync: true }).unwrap();
-        assert!(!store.core.writer.has_unsynced());
-    });
+fn a_write_that_has_queued_is_durable_if_it_or_the_store_says_so() {
+    for (route, sync) in [(Route::Direct, true), (Route::Sync, false)] {
+        let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+        let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+        let store = open(&disk, Path::new(DIR), &options(route)).unwrap();
+        let mut batch = WriteBatch::new();
+        batch.set(b"key", b"value");
+        while_a_write_is_held_up(&store, &failing, || {
+            store.apply_with(&batch, WriteOptions { sync }).unwrap();
+            assert!(!store.core.writer.has_unsynced(), "{route:?}");
+        });
+    }
 }
 
 #[test]
