@@ -510,8 +510,8 @@ fn running_out_of_descriptors_one_earlier_is_survived() {
     in_own_process(test, "ulimit -n 63", clients_beyond_the_descriptors);
 }
 
-/// A connection takes two descriptors of this process. With an even number of them to spare it is
-/// the client that finds none in the end, with an odd one the server: the two limits above are both.
+/// A connection takes two descriptors of this process. With an even number of them to spare the
+/// client finds none in the end, with an odd one the server. The limits above are one of each.
 fn clients_beyond_the_descriptors() {
     let fixture = Fixture::new();
     let mut client = fixture.connect();

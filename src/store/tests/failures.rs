@@ -446,19 +446,19 @@ fn closing_waits_for_a_compaction_though_writes_have_failed() {
     store.set_bytes(b"a", b"1").unwrap();
     disk.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
     store.sync().unwrap_err();
-    let (began, begin) = channel();
+    let (beginning, has_begun) = channel();
     let ((go, gone), (closed, close)) = (channel::<()>(), channel::<()>());
     std::thread::scope(|scope| {
         let core = &store.core;
         scope.spawn(move || {
             let mut hold = |_| {
-                let _ = began.send(());
+                let _ = beginning.send(());
                 // Nobody sends: the other end goes.
                 let _ = gone.recv();
             };
             core.compactor.compact_all(&|| Ok(()), &|| false, &mut hold).unwrap();
         });
-        begin.recv().unwrap();
+        has_begun.recv().unwrap();
         scope.spawn(|| {
             store.close().unwrap_err();
             drop(closed);

@@ -81,14 +81,14 @@ fn what_was_handed_over_comes_before_what_is_written_next() {
 /// A store whose next write is held up with the lane in its hands, and `meanwhile`, whose write has
 /// to queue then.
 fn while_a_write_is_held_up(store: &KvStore, disk: &FailingDisk, meanwhile: impl FnOnce()) {
-    let (held, hold) = std::sync::mpsc::channel();
+    let (holding, is_held) = std::sync::mpsc::channel();
     disk.act_after(0, move || {
-        held.send(()).unwrap();
+        holding.send(()).unwrap();
         std::thread::sleep(Duration::from_millis(20));
     });
     std::thread::scope(|scope| {
         scope.spawn(|| store.set_bytes(b"held up", b""));
-        hold.recv().unwrap();
+        is_held.recv().unwrap();
         meanwhile();
     });
 }
@@ -129,7 +129,7 @@ fn what_has_queued_becomes_one_group() {
     let disk: Arc<dyn Disk> = Arc::new(failing.clone());
     let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
     let (done, outcomes) = std::sync::mpsc::channel();
-    let mut becomes_one = || {
+    let becomes_one = || {
         let before = store.stats().group_count;
         while_a_write_is_held_up(&store, &failing, || {
             for n in 0..5 {
