@@ -111,8 +111,8 @@ fn a_tombstone_outlives_its_segment_where_what_it_outranks_stays() {
     assert_eq!(store.stats().tombstone_bytes, 32);
 }
 
-/// To the byte: 3 of 32 bytes each are a tenth of 13 records of 64, a mark of 32 and themselves, and
-/// stay, though everything they outrank is there.
+/// To the byte: 3 of 32 bytes each are a tenth of 13 records of 64, a mark of 32 and themselves,
+/// and stay, though everything they outrank is there.
 #[test]
 fn tombstones_go_when_they_are_more_than_a_tenth() {
     for (removed, runs) in [(2, 0), (3, 0), (4, 1)] {
