@@ -57,7 +57,7 @@ fn write(store: &KvStore, seed: u64, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BURST {
             let key = random.random_range(..KEYS).to_be_bytes();
-            let value = vec![key[7]; usize::try_from(random.random_range(0..500)).unwrap()];
+            let value = vec![key[7]; random.random_range(..500_usize)];
             match random.random_range(0..20) {
                 0..2 => match store.remove_bytes(&key) {
                     Ok(()) | Err(kvs::KvsError::KeyNotFound) => {}

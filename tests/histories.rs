@@ -61,7 +61,7 @@ fn random_request(random: &mut SmallRng, to: u32, known: &[u32; KEYS]) -> Reques
         8 => Request::Update { key, to },
         _ => Request::Batch {
             to: [(); KEYS]
-                .map(|()| [Some(to), Some(to), Some(0), None][random.random_range(0..4_usize)]),
+                .map(|()| [Some(to), Some(to), Some(0), None][random.random_range(..4_usize)]),
         },
     }
 }

@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::options::{Durability, Options, WriteMode};
 use crate::store::KvStore;
 use crate::store::disk::Disk;
+use crate::store::disk::failing::FailingDisk;
 use crate::store::disk::modelled::{ModelledDisk, Moment};
 use crate::store::walk::Walk;
 use crate::sync::{Arc, Mutex};
@@ -259,6 +260,13 @@ fn content(store: &KvStore) -> Result<Content> {
 fn moment_of(model: &ModelledDisk) -> Moment {
     model.record();
     model.moments().pop().expect("this very moment")
+}
+
+/// A store, and the disk it is on, whose calls can fail.
+fn failing_store(route: Route) -> (FailingDisk, KvStore) {
+    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    (failing, open(&disk, Path::new(DIR), &options(route)).unwrap())
 }
 
 /// A number from the environment, for longer runs, or `default`.

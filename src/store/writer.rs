@@ -39,7 +39,6 @@ use crate::error::{KvsError, Result};
 use crate::logger::Logger;
 use crate::options::{Durability, Options};
 use crate::store::disk::Disk;
-use crate::store::key_hash::ByHash;
 use crate::store::keydir::Keydir;
 use crate::store::location::Seqno;
 use crate::store::record::{self, BatchPlace, Kind, MARK_LEN};
@@ -119,15 +118,6 @@ impl Writer {
         segments: Arc<Segments>,
         last: Seqno,
     ) -> Self {
-        let lane = Lane {
-            active: None,
-            seqno: last,
-            marked: last,
-            buffer: Vec::new(),
-            staged: Vec::new(),
-            latest: ByHash::default(),
-            unweighed_bytes: 0,
-        };
         Self {
             durability: options.durability,
             auto_compaction: options.auto_compaction,
@@ -135,7 +125,7 @@ impl Writer {
             keydir,
             segments,
             queue: CachePadded::default(),
-            lane: CachePadded::new(Mutex::new(Box::new(lane))),
+            lane: CachePadded::new(Mutex::new(Box::new(Lane::new(last)))),
             sync_lane: CachePadded::new(SyncLane::new(disk, dir.clone(), last)),
             dir,
             state: AtomicU8::new(if options.read_only { READ_ONLY } else { OPEN }),

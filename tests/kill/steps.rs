@@ -15,15 +15,15 @@ pub(crate) struct Step(pub(crate) Vec<(u32, u64)>);
 
 impl Step {
     pub(crate) fn random(random: &mut SmallRng, thread: u32, version: u64) -> Self {
-        if random.random_range(0..10) < 8 {
+        if random.random_ratio(8, 10) {
             return Self::of_one_key(random, thread, version);
         }
         let mut keys: Vec<_> =
-            (0..2 + random.random_range(0..5)).map(|_| key_of(random, thread)).collect();
+            (0..random.random_range(2..7)).map(|_| key_of(random, thread)).collect();
         keys.sort_unstable();
         keys.dedup();
-        let remove = random.random_range(0..4);
-        let version_of = |i: usize| if i as u64 == remove { 0 } else { version };
+        let remove = random.random_range(..4_usize);
+        let version_of = |i: usize| if i == remove { 0 } else { version };
         Self(keys.into_iter().enumerate().map(|(i, k)| (k, version_of(i))).collect())
     }
 

@@ -1,7 +1,8 @@
 //! Compaction comes to rest: what it makes is not worth compacting again.
 
+use super::failures::fault;
 use super::*;
-use crate::store::disk::failing::{Call, FailingDisk, Fault};
+use crate::store::disk::failing::{Call, FailingDisk};
 use crate::store::disk::modelled::ModelledDisk;
 use crate::store::segments::Pressure;
 
@@ -97,6 +98,18 @@ fn a_segment_is_worth_compacting_when_half_of_it_is_dead() {
         store.core.writer.seal_active().unwrap();
         assert_eq!(compact_to_rest(&store), runs, "{dead} of 20");
     }
+}
+
+/// A log whose first write failed may be sealed with nothing in it.
+#[test]
+fn a_log_of_nothing_is_removed() {
+    let (disk, store) = failing_store(Route::Direct);
+    // The header can be written.
+    disk.fail_after(1, fault(libc::EIO, |call| call == Call::Write));
+    store.set_bytes(b"a", b"1").unwrap_err();
+    store.core.writer.seal_active().unwrap();
+    assert_eq!(store.stats().segment_count, 1);
+    assert_eq!((compact_to_rest(&store), store.stats().segment_count), (1, 0));
 }
 
 /// Otherwise the key would be there again after the next open.
@@ -244,7 +257,7 @@ fn writers_are_not_held_back_by_a_compaction_that_failed() {
     segments.want_compaction();
     assert_eq!(segments.pressure(), Pressure::Full);
     let is_create = |call| call == Call::Create;
-    failing.fail_after(0, Fault { code: 5, half: false, sticky: false, chosen: is_create });
+    failing.fail_after(0, fault(libc::EIO, is_create));
     assert_eq!(compact().unwrap_err().os_error(), Some(5));
     assert_eq!(segments.pressure(), Pressure::None);
     // What is worth it is found step by step.

@@ -39,7 +39,7 @@ fn writes(call: Call) -> bool {
     call == Call::Write
 }
 
-const fn fault(code: i32, chosen: fn(Call) -> bool) -> Fault {
+pub(super) const fn fault(code: i32, chosen: fn(Call) -> bool) -> Fault {
     Fault { code, half: false, sticky: false, chosen }
 }
 
@@ -436,9 +436,7 @@ fn a_poisoned_log_is_closed_without_another_write() {
 /// Another process may have the directory as soon as `close` has returned, also if it failed.
 #[test]
 fn closing_waits_for_a_compaction_though_writes_have_failed() {
-    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let store = open(&shared, Path::new(DIR), &options(Route::Direct)).unwrap();
+    let (disk, store) = failing_store(Route::Direct);
     for _ in 0..2 {
         store.set_bytes(b"a", &[1; 100]).unwrap();
         store.core.writer.seal_active().unwrap();

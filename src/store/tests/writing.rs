@@ -1,19 +1,36 @@
 //! What writers leave behind in memory, nothing of keys that have gone; and what those who share a
 //! group find.
 
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use super::failures::fault;
 use super::*;
 use crate::Write;
 use crate::error::KvsError;
 use crate::options::WriteOptions;
-use crate::store::disk::failing::{Call, FailingDisk, Fault};
+use crate::store::disk::failing::{Call, FailingDisk};
 use crate::sync::pin;
 
 /// The places where the newest record of `key` may be.
 fn candidate_count(store: &KvStore, key: &[u8]) -> usize {
     let keydir = &store.core.keydir;
     keydir.candidates(keydir.hash(key), &pin()).unwrap().count()
+}
+
+/// Hands `writes` over. Their outcomes as they are told; they end also if nobody tells them.
+fn hand_over(
+    store: &KvStore,
+    writes: impl Iterator<Item = Write>,
+) -> impl Iterator<Item = Result<()>> {
+    let (done, outcomes) = channel();
+    let count = writes
+        .map(|write| {
+            let done = done.clone();
+            store.write_then(write, Box::new(move |outcome| done.send(outcome).unwrap()));
+        })
+        .count();
+    (0..count).map(move |_| outcomes.recv().unwrap())
 }
 
 /// Until a batch is published, the keys that it removes have entries. Afterwards they have none.
@@ -34,9 +51,7 @@ fn removed_keys_of_a_batch_leave_no_entry_behind() {
 #[test]
 fn what_waits_behind_a_clear_is_decided_on_an_empty_store() {
     const PAUSE: Duration = Duration::from_millis(5);
-    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    let (failing, store) = failing_store(Route::Sync);
     let key = |index: usize| KEYS[index].as_bytes().to_vec();
     // Until they came in that order, which is nearly always.
     for round in 0.. {
@@ -47,7 +62,7 @@ fn what_waits_behind_a_clear_is_decided_on_an_empty_store() {
         let clearing = store.clone();
         let clearing = std::thread::spawn(move || clearing.clear());
         std::thread::sleep(2 * PAUSE);
-        let (done, outcomes) = std::sync::mpsc::channel();
+        let (done, outcomes) = channel();
         store.write_then(Write::Set { key: key(2), value: vec![2] }, Box::new(drop));
         let told = move |outcome: Result<()>| done.send(outcome.is_ok()).unwrap();
         store.write_then(Write::Remove { key: key(0) }, Box::new(told));
@@ -68,11 +83,10 @@ fn what_was_handed_over_comes_before_what_is_written_next() {
     let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
     let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
     for round in 0..200_u32 {
-        let (done, outcomes) = std::sync::mpsc::channel();
-        let handed_over = Write::Set { key: b"key".to_vec(), value: b"before".to_vec() };
-        store.write_then(handed_over, Box::new(move |outcome| done.send(outcome).unwrap()));
+        let set = Write::Set { key: b"key".to_vec(), value: b"before".to_vec() };
+        let mut outcomes = hand_over(&store, [set].into_iter());
         store.set_bytes(b"key", &round.to_le_bytes()).unwrap();
-        outcomes.recv().unwrap().unwrap();
+        outcomes.next().unwrap().unwrap();
         let value = store.get_bytes(b"key").unwrap();
         assert_eq!(value.as_deref(), Some(&round.to_le_bytes()[..]), "round {round}");
     }
@@ -80,8 +94,12 @@ fn what_was_handed_over_comes_before_what_is_written_next() {
 
 /// A store whose next write is held up with the lane in its hands, and `meanwhile`, whose write has
 /// to queue then.
-fn while_a_write_is_held_up(store: &KvStore, disk: &FailingDisk, meanwhile: impl FnOnce()) {
-    let (holding, is_held) = std::sync::mpsc::channel();
+fn while_a_write_is_held_up<T>(
+    store: &KvStore,
+    disk: &FailingDisk,
+    meanwhile: impl FnOnce() -> T,
+) -> T {
+    let (holding, is_held) = channel();
     disk.act_after(0, move || {
         holding.send(()).unwrap();
         std::thread::sleep(Duration::from_millis(20));
@@ -89,16 +107,14 @@ fn while_a_write_is_held_up(store: &KvStore, disk: &FailingDisk, meanwhile: impl
     std::thread::scope(|scope| {
         scope.spawn(|| store.set_bytes(b"held up", b""));
         is_held.recv().unwrap();
-        meanwhile();
-    });
+        meanwhile()
+    })
 }
 
 #[test]
 fn a_write_that_has_queued_is_durable_if_it_or_the_store_says_so() {
     for (route, sync) in [(Route::Direct, true), (Route::Sync, false)] {
-        let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
-        let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-        let store = open(&disk, Path::new(DIR), &options(route)).unwrap();
+        let (failing, store) = failing_store(route);
         let mut batch = WriteBatch::new();
         batch.set(b"key", b"value");
         while_a_write_is_held_up(&store, &failing, || {
@@ -110,12 +126,9 @@ fn a_write_that_has_queued_is_durable_if_it_or_the_store_says_so() {
 
 #[test]
 fn a_write_that_has_queued_is_told_that_no_more_are_taken() {
-    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
+    let (failing, store) = failing_store(Route::Sync);
     store.set_bytes(b"key", b"old").unwrap();
-    let chosen = |call| call == Call::Sync;
-    failing.fail_after(0, Fault { code: libc::EIO, half: false, sticky: false, chosen });
+    failing.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
     while_a_write_is_held_up(&store, &failing, || {
         let queued = store.set_bytes(b"key", b"new");
         assert!(matches!(queued, Err(KvsError::Poisoned)), "{queued:?}");
@@ -125,19 +138,12 @@ fn a_write_that_has_queued_is_told_that_no_more_are_taken() {
 
 #[test]
 fn what_has_queued_becomes_one_group() {
-    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-    let store = open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap();
-    let (done, outcomes) = std::sync::mpsc::channel();
+    let (failing, store) = failing_store(Route::Sync);
     let becomes_one = || {
         let before = store.stats().group_count;
-        while_a_write_is_held_up(&store, &failing, || {
-            for n in 0..5 {
-                let (write, done) = (Write::Set { key: vec![n], value: vec![] }, done.clone());
-                store.write_then(write, Box::new(move |outcome| done.send(outcome).unwrap()));
-            }
-        });
-        (0..5).for_each(|_| outcomes.recv().unwrap().unwrap());
+        let sets = (0..5).map(|n| Write::Set { key: vec![n], value: vec![] });
+        while_a_write_is_held_up(&store, &failing, || hand_over(&store, sets))
+            .for_each(Result::unwrap);
         store.stats().group_count - before == 2
     };
     // Nearly always all five come while it is held up.
@@ -147,24 +153,15 @@ fn what_has_queued_becomes_one_group() {
 /// A group lies in one log: what does not fit behind those before it begins the next one.
 #[test]
 fn a_group_that_is_longer_than_a_log_goes_into_several() {
-    let failing = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
-    let small = options(Route::Sync);
-    let store = open(&disk, Path::new(DIR), &small).unwrap();
+    let (failing, store) = failing_store(Route::Sync);
     let value = |n: u8| vec![n; 900 + usize::from(n)];
-    let (done, outcomes) = std::sync::mpsc::channel();
-    while_a_write_is_held_up(&store, &failing, || {
-        for n in 0..20 {
-            let (write, done) = (Write::Set { key: vec![n], value: value(n) }, done.clone());
-            store.write_then(write, Box::new(move |outcome| done.send(outcome).unwrap()));
-        }
-    });
-    drop(done);
-    (0..20).for_each(|_| outcomes.recv().unwrap().unwrap());
+    let sets = (0..20).map(|n| Write::Set { key: vec![n], value: value(n) });
+    while_a_write_is_held_up(&store, &failing, || hand_over(&store, sets)).for_each(Result::unwrap);
     let check = |store: &KvStore| {
         (0..20).for_each(|n| assert_eq!(store.get_bytes(&[n]).unwrap().unwrap()[..], value(n)));
     };
     check(&store);
     drop(store);
-    check(&open(&disk, Path::new(DIR), &small).unwrap());
+    let disk: Arc<dyn Disk> = Arc::new(failing);
+    check(&open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap());
 }

@@ -46,6 +46,19 @@ pub(super) struct Staged {
 }
 
 impl Lane {
+    /// The lane of a log that goes on after `last`, which is durable.
+    pub(super) fn new(last: Seqno) -> Self {
+        Self {
+            active: None,
+            seqno: last,
+            marked: last,
+            buffer: Vec::new(),
+            staged: Vec::new(),
+            latest: ByHash::default(),
+            unweighed_bytes: 0,
+        }
+    }
+
     /// Whether the records of `entries` fit behind what is staged.
     pub(super) fn fits(&self, entries: &[Entry<'_>]) -> bool {
         let len: usize = entries.iter().map(|entry| entry.draft.len()).sum();
@@ -130,15 +143,7 @@ mod tests {
         let place = Place { slot, read_mode: ReadMode::Positioned, ahead: Ahead::Nothing };
         let disk = ModelledDisk::default();
         let active = Segment::create(&disk, Path::new("/log"), header, place, 1 << 20).unwrap();
-        Lane {
-            active: Some(active),
-            seqno: Seqno::ZERO,
-            marked: Seqno::ZERO,
-            buffer: Vec::new(),
-            staged: Vec::new(),
-            latest: ByHash::default(),
-            unweighed_bytes: 0,
-        }
+        Lane { active: Some(active), ..Lane::new(Seqno::ZERO) }
     }
 
     /// Two keys of a group may have the same hash. Each is found by its bytes.
