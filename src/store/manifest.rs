@@ -11,9 +11,9 @@
 //! ```
 //!
 //! The checksum covers everything after the first line. `segments` lists sealed segments. Logs with
-//! ids from `log_from` on are live without being listed: rotation needs no new manifest. `needs`
-//! `key_count` is there after a clean close. `needs`
-//! names features without which the store must not be touched; this version knows none.
+//! ids from `log_from` on are live without being listed: rotation needs no new manifest.
+//! `key_count` is there after a clean close. `needs` names features without which the store must
+//! not be touched; this version knows none.
 
 use std::path::Path;
 

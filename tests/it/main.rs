@@ -14,6 +14,7 @@ mod damage;
 mod dump;
 mod expiry;
 mod fuzz;
+mod golden;
 mod header;
 mod hints;
 mod model;
