@@ -75,7 +75,7 @@ impl AnyEngine {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
         let dir = dir.into();
-        let found = engine_dir::engine_in(&dir);
+        let found = engine_dir::engine_in(&dir)?;
         let wanted = engine.or(found).unwrap_or(engine_dir::KVS);
         let Some(&asked) = ENGINE_NAMES.iter().find(|name| **name == wanted) else {
             return Err(KvsError::UnknownEngine { name: wanted.to_owned() });
@@ -93,7 +93,11 @@ impl AnyEngine {
     /// The name of the engine that wrote the store in `dir`, told from the names of its files;
     /// `None` if there is no store. A name that is not in [`ENGINE_NAMES`] is an engine that this
     /// build leaves out. Nothing is opened or locked.
-    pub fn engine_in(dir: impl AsRef<Path>) -> Option<&'static str> {
+    ///
+    /// # Errors
+    ///
+    /// [`KvsError::Io`] if a directory is there and cannot be listed.
+    pub fn engine_in(dir: impl AsRef<Path>) -> Result<Option<&'static str>> {
         engine_dir::engine_in(dir.as_ref())
     }
 

@@ -10,6 +10,7 @@
 //! opened, locked or read here, so the answer is that of one moment; any thread may ask. Whether
 //! the store is sound is the engine's business.
 
+use std::io::ErrorKind;
 use std::path::{self, Path, PathBuf};
 
 use crate::error::{KvsError, Result};
@@ -20,13 +21,29 @@ pub(crate) const KVS: &str = "kvs";
 /// The name of the engine on sled.
 pub(crate) const SLED: &str = "sled";
 
-/// The engine whose files are in `dir`; `None` if there are none or `dir` cannot be listed, which
-/// the engine that opens it will report with the reason.
-pub(crate) fn engine_in(dir: &Path) -> Option<&'static str> {
-    if holds_manifest(dir) {
-        return Some(KVS);
+/// The engine whose files are in `dir`; `None` if there are none, or no directory.
+///
+/// # Errors
+///
+/// [`KvsError::Io`] if it cannot be listed: nobody may take it for vacant then.
+pub(crate) fn engine_in(dir: &Path) -> Result<Option<&'static str>> {
+    let failed = |source| KvsError::io("list", dir, source);
+    let entries = match dir.read_dir() {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        listed => listed.map_err(failed)?,
+    };
+    let mut of_sled = 0;
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        match entry.file_name().as_encoded_bytes() {
+            name if name.starts_with(b"MANIFEST-") => return Ok(Some(KVS)),
+            b"db" | b"conf" if entry.file_type().map_err(failed)?.is_file() => of_sled += 1,
+            _ => {}
+        }
     }
-    ["db", "conf"].iter().all(|name| dir.join(name).is_file()).then_some(SLED)
+    Ok((of_sled == 2).then_some(SLED))
 }
 
 /// `dir` whatever the current directory of the process is later: a store goes on making files, and
@@ -45,11 +62,6 @@ pub(crate) fn check_is_dir(path: &Path) -> Result<()> {
         return Err(KvsError::NotADirectory { path: path.to_path_buf() });
     }
     Ok(())
-}
-
-fn holds_manifest(dir: &Path) -> bool {
-    let Ok(entries) = dir.read_dir() else { return false };
-    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"MANIFEST-"))
 }
 
 #[cfg(test)]
@@ -71,7 +83,7 @@ mod tests {
             for name in files {
                 std::fs::write(dir.path().join(name), b"").unwrap();
             }
-            assert_eq!(engine_in(dir.path()), expected, "{files:?}");
+            assert_eq!(engine_in(dir.path()).unwrap(), expected, "{files:?}");
         }
     }
 
@@ -104,7 +116,7 @@ mod tests {
         for name in ["db", "conf"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        assert_eq!(engine_in(dir.path()), None);
-        assert_eq!(engine_in(&dir.path().join("missing")), None);
+        assert_eq!(engine_in(dir.path()).unwrap(), None);
+        assert_eq!(engine_in(&dir.path().join("missing")).unwrap(), None);
     }
 }

@@ -504,7 +504,7 @@ impl SyncLane {
 fn check_dir(dir: &Path, options: &Options) -> Result<()> {
     engine_dir::check_is_dir(dir)?;
     let path = || dir.to_path_buf();
-    match engine_dir::engine_in(dir) {
+    match engine_dir::engine_in(dir)? {
         Some(SLED) if options.exclusive => Err(KvsError::StoreExists { path: path() }),
         Some(SLED) => Ok(()),
         Some(found) => Err(KvsError::WrongEngine { path: path(), found, asked: SLED }),

@@ -199,7 +199,7 @@ fn scan(dir: &Path, arguments: &scan::ScanArguments) -> kvs::Result<()> {
 /// The store in `dir`, for reading: our own engine's also while another process has it open. Where
 /// there is none, no key is found, and nothing is made for the asking.
 fn open_to_read(dir: &Path) -> kvs::Result<Option<AnyEngine>> {
-    let is_ours = AnyEngine::engine_in(dir) == Some("kvs");
+    let is_ours = AnyEngine::engine_in(dir)? == Some("kvs");
     match open(dir, options().create(false).read_only(is_ours)) {
         Err(KvsError::NoStore { .. }) => Ok(None),
         opened => opened.map(Some),

@@ -74,7 +74,7 @@ impl Source {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let mut meter = Meter::new(progress, self.bytes());
-        let mut made = Made { disk, dir, log, had_dir: disk.exists(dir), files: Vec::new() };
+        let mut made = Made { disk, dir, log, had_dir: disk.exists(dir)?, files: Vec::new() };
         survey::check_vacant(disk, dir)?;
         disk.create_dir_all(dir)?;
         let lock = disk.lock(&names::lock(dir), Duration::ZERO)?;
@@ -91,7 +91,7 @@ impl Source {
             meter.end_of_file(segment.len());
             let (hint, copy) = (names::hint(segment.path()), names::hint(&path));
             // A cache: without it the first open of the copy takes longer.
-            if disk.exists(&hint) && disk.link(&hint, &copy).is_ok() {
+            if disk.link(&hint, &copy).is_ok() {
                 made.files.push(copy);
             }
         }
@@ -119,7 +119,8 @@ impl Drop for Made<'_> {
             return;
         }
         // The manifest first: without it the rest is no store.
-        for path in self.files.iter().rev().filter(|path| self.disk.exists(path)) {
+        let is_made = |path: &&PathBuf| self.disk.exists(path).unwrap_or(true);
+        for path in self.files.iter().rev().filter(is_made) {
             if let Err(error) = self.disk.remove(path) {
                 self.log.warn(format_args!("a part of a failed checkpoint stays: {error}"));
             }

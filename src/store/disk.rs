@@ -49,7 +49,9 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync {
     fn open_to_read(&self, path: &Path) -> Result<Box<dyn DiskFile>>;
     /// Gives the file `from` the second name `to`, which must not exist yet.
     fn link(&self, from: &Path, to: &Path) -> Result<()>;
-    fn exists(&self, path: &Path) -> bool;
+    /// Whether something is there. What cannot be looked at is an error: taken for missing, it
+    /// would be done without.
+    fn exists(&self, path: &Path) -> Result<bool>;
     fn remove(&self, path: &Path) -> Result<()>;
     /// Removes `dir`, which is empty.
     fn remove_dir(&self, dir: &Path) -> Result<()>;
@@ -136,12 +138,25 @@ const IN_PLACE_FILE_SYSTEMS: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
 /// How often a held lock is tried again while a timeout runs.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
+/// Whether it says that nothing is there. Below a file there is nothing.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> Result<()> {
-        let missing: Vec<&Path> = dir
-            .ancestors()
-            .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists())
-            .collect();
+        let mut missing = Vec::new();
+        for parent in dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty()) {
+            match parent.metadata() {
+                Ok(found) if found.is_dir() => break,
+                Ok(_) => return Err(KvsError::NotADirectory { path: dir.to_path_buf() }),
+                Err(error) if is_absence(&error) => missing.push(parent),
+                Err(source) => return Err(KvsError::io("look at", parent, source)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
         fs::create_dir_all(dir).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                 KvsError::NotADirectory { path: dir.to_path_buf() }
@@ -182,8 +197,11 @@ impl Disk for RealDisk {
         fs::hard_link(from, to).map_err(|source| KvsError::io("link", to, source))
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        path.exists()
+    fn exists(&self, path: &Path) -> Result<bool> {
+        match path.metadata() {
+            Err(error) if is_absence(&error) => Ok(false),
+            looked => looked.map(|_| true).map_err(|source| KvsError::io("look at", path, source)),
+        }
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

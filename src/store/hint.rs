@@ -328,9 +328,6 @@ pub(crate) struct Hint {
 impl Hint {
     /// The hint of `segment` at `path`; `None` if there is none that is whole.
     pub(crate) fn open(disk: &dyn Disk, path: &Path, segment: &HintOf) -> Option<Self> {
-        if !disk.exists(path) {
-            return None;
-        }
         let file = disk.open_to_read(path).ok()?;
         let head = Head::read(&*file, *segment)?;
         Some(Self { head, content: Content::File(file), is_partial: false })
@@ -340,7 +337,7 @@ impl Hint {
     /// that fails, it stays in memory.
     pub(crate) fn write(&mut self, disk: &dyn Disk, path: &Path) -> Result<()> {
         let Content::Memory(content) = &self.content else { return Ok(()) };
-        if disk.exists(path) {
+        if disk.exists(path)? {
             disk.remove(path)?;
         }
         let file = disk.create(path)?;

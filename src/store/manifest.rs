@@ -140,7 +140,7 @@ impl Manifest {
     /// # Errors
     ///
     /// What is wrong with the newest one, if no valid one is there; [`KvsError::UnsupportedFormat`]
-    /// even if an older one could be read.
+    /// and [`KvsError::Io`] even if an older one could be read.
     pub(crate) fn find(
         disk: &dyn Disk,
         dir: &Path,
@@ -150,7 +150,10 @@ impl Manifest {
         for n in Self::numbers(names) {
             match Self::read(disk, &names::manifest(dir, n)) {
                 Ok(manifest) => return Ok(Some((n, manifest))),
-                Err(error @ KvsError::UnsupportedFormat { .. }) => return Err(error),
+                // What cannot be read now may be right.
+                Err(error @ (KvsError::UnsupportedFormat { .. } | KvsError::Io { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
@@ -186,6 +189,9 @@ pub(crate) fn with_checksum(body: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::store::disk::RealDisk;
+    use crate::store::disk::failing::{Call, FailingDisk, Fault};
+    use crate::store::disk::modelled::ModelledDisk;
+    use crate::sync::Arc;
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest::new(u64::MAX, 12345);
@@ -218,6 +224,28 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Manifest::decode(&bytes[..len], path).is_err(), "{len} bytes");
         }
+    }
+
+    /// An older one would count, and what only the newest lists be removed as a leftover.
+    #[test]
+    fn one_that_cannot_be_read_is_not_passed_over() {
+        let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
+        let dir = Path::new("/store");
+        disk.create_dir_all(dir).unwrap();
+        manifest().write(&disk, dir, 1).unwrap();
+        manifest().write(&disk, dir, 2).unwrap();
+        let files = disk.list(dir).unwrap();
+        for call in [Call::Open, Call::Len, Call::Read] {
+            let chosen = match call {
+                Call::Open => |call| call == Call::Open,
+                Call::Len => |call| call == Call::Len,
+                _ => |call| call == Call::Read,
+            };
+            disk.fail_after(0, Fault { code: libc::EIO, half: false, sticky: false, chosen });
+            let error = Manifest::find(&disk, dir, &files).unwrap_err();
+            assert_eq!(error.os_error(), Some(libc::EIO), "{call:?}");
+        }
+        assert_eq!(Manifest::find(&disk, dir, &files).unwrap().unwrap().0, 2);
     }
 
     #[test]

@@ -92,10 +92,10 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
 /// The numbers of the old logs in `dir`, or why it has none.
 fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
     let path = dir.to_path_buf();
-    if !disk.exists(dir) {
+    if !disk.exists(dir)? {
         return Err(KvsError::NoStore { path });
     }
-    if let Some(found) = engine_dir::engine_in(dir) {
+    if let Some(found) = engine_dir::engine_in(dir)? {
         return Err(KvsError::WrongEngine { path, found, asked: "the first implementation" });
     }
     let files = disk.list(dir)?;

@@ -33,7 +33,7 @@ impl KvStore {
         if options.read_only {
             return Self::view_on(disk, dir, options, began, progress);
         }
-        if !options.create && !disk.exists(&dir) {
+        if !options.create && !disk.exists(&dir)? {
             return Err(KvsError::NoStore { path: dir });
         }
         disk.create_dir_all(&dir)?;
@@ -61,7 +61,7 @@ impl KvStore {
         began: Instant,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        if !disk.exists(&dir) {
+        if !disk.exists(&dir)? {
             return Err(KvsError::NoStore { path: dir });
         }
         recovery::check_dir(&**disk, &dir, &options.clone().create(false))?;

@@ -105,7 +105,7 @@ pub(crate) fn check_dir(disk: &dyn Disk, dir: &Path, options: &Options) -> Resul
         return Ok(());
     }
     let path = dir.to_path_buf();
-    if let Some(found @ engine_dir::SLED) = engine_dir::engine_in(dir) {
+    if let Some(found @ engine_dir::SLED) = engine_dir::engine_in(dir)? {
         return Err(KvsError::WrongEngine { path, found, asked: engine_dir::KVS });
     }
     if files.iter().any(|name| matches!(Name::parse(name), Name::OldLog(_))) {
@@ -220,7 +220,7 @@ impl Recovery {
     fn remove_leftovers(&self, files: &[OsString]) -> Result<Vec<SegmentId>> {
         for listed in &self.manifest.segments {
             let path = self.path(SegmentId::new(listed.id));
-            if !self.disk.exists(&path) {
+            if !self.disk.exists(&path)? {
                 return Err(KvsError::corrupt(&path, 0, "the manifest lists it; it is missing"));
             }
         }
@@ -360,7 +360,7 @@ impl Recovery {
         self.disk.create_dir_all(&names::lost_and_found(&self.dir))?;
         let mut attempt = 0;
         let mut path = names::crash_tail(&self.dir, id, offset, attempt);
-        while self.disk.exists(&path) {
+        while self.disk.exists(&path)? {
             attempt += 1;
             path = names::crash_tail(&self.dir, id, offset, attempt);
         }
@@ -439,7 +439,7 @@ impl Recovery {
             && disk.overwrites_in_place(&self.dir);
         let tail = if is_wanted { Tail::open(disk, &path).map(Some) } else { Ok(None) };
         let tail = tail.and_then(|tail| {
-            if tail.is_none() && disk.exists(&path) {
+            if tail.is_none() && disk.exists(&path)? {
                 disk.remove(&path)?;
             }
             Ok(tail)

@@ -72,7 +72,7 @@ impl Reserve {
             return Ok(());
         }
         let _change = self.change.lock();
-        if self.disk.exists(&self.path) {
+        if self.disk.exists(&self.path)? {
             if self.disk.open(&self.path)?.len()? == self.bytes {
                 // Relaxed: as in `is_lent`.
                 self.lent.store(false, Ordering::Relaxed);
@@ -91,7 +91,7 @@ impl Reserve {
         let change = self.change.lock();
         // Relaxed: as in `is_lent`.
         self.lent.store(true, Ordering::Relaxed);
-        let given = self.disk.exists(&self.path) && self.disk.remove(&self.path).is_ok();
+        let given = self.disk.remove(&self.path).is_ok();
         drop(change);
         if given {
             self.log.warn(format_args!("the disk is full: {} is given up", self.path.display()));

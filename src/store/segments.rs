@@ -322,7 +322,7 @@ impl Segments {
     fn remove(&self, path: &Path) -> Result<()> {
         // The segment first: without it the hint is removed by the next open.
         for path in [path, &names::hint(path)] {
-            if self.disk.exists(path) {
+            if self.disk.exists(path)? {
                 self.disk.remove(path)?;
             }
         }

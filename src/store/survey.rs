@@ -35,6 +35,8 @@ pub(crate) struct Survey {
     pub(crate) log_after: Option<Seqno>,
     /// What is wrong with the manifest.
     pub(crate) manifest_error: Option<KvsError>,
+    /// Why the tail could not be read: the newest writes may be missing then.
+    pub(crate) tail_error: Option<KvsError>,
     /// In the order of their ids.
     pub(crate) segments: Vec<Surveyed>,
 }
@@ -63,7 +65,7 @@ impl Survey {
     /// [`KvsError::NoStore`], [`KvsError::WrongEngine`], [`KvsError::UnsupportedFormat`] if there
     /// is nothing of ours to look at; [`KvsError::Io`] if the directory cannot be listed.
     pub(crate) fn take(disk: &dyn Disk, dir: &Path) -> Result<Self> {
-        if !disk.exists(dir) {
+        if !disk.exists(dir)? {
             return Err(KvsError::NoStore { path: dir.to_path_buf() });
         }
         let mut attempt = 0;
@@ -81,7 +83,10 @@ impl Survey {
 
     fn of_files(disk: &dyn Disk, dir: &Path, files: &[std::ffi::OsString]) -> Result<Self> {
         // Before the logs that it goes on from: one may be written meanwhile.
-        let tail = TailImage::take(disk, &names::tail(dir)).unwrap_or_default();
+        let (tail, tail_error) = match TailImage::take(disk, &names::tail(dir)) {
+            Ok(tail) => (tail, None),
+            Err(error) => (None, Some(error)),
+        };
         let mut ids: Vec<_> = files.iter().filter_map(|name| id_of(name)).collect();
         let (manifest, manifest_error) = match Manifest::find(disk, dir, files) {
             Ok(Some((_, manifest))) => (Some(manifest), None),
@@ -107,7 +112,7 @@ impl Survey {
             segment.listed != Some(false) || !is_copies
         });
         let log_after = manifest.map(|manifest| Seqno::new(manifest.log_after));
-        Ok(Self { log_after, manifest_error, segments })
+        Ok(Self { log_after, manifest_error, tail_error, segments })
     }
 
     /// Bytes of all files.
@@ -190,7 +195,7 @@ impl Surveyed {
 /// Refuses to fill `dir` if anything is in it. A missing one is fine.
 pub(crate) fn check_vacant(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let path = || dir.to_path_buf();
-    let files = match disk.exists(dir).then(|| disk.list(dir)).transpose() {
+    let files = match disk.exists(dir)?.then(|| disk.list(dir)).transpose() {
         Err(KvsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
             return Err(KvsError::NotADirectory { path: path() });
         }
@@ -198,7 +203,7 @@ pub(crate) fn check_vacant(disk: &dyn Disk, dir: &Path) -> Result<()> {
     };
     if files.is_empty() {
         Ok(())
-    } else if engine_dir::engine_in(dir).is_some() {
+    } else if engine_dir::engine_in(dir)?.is_some() {
         Err(KvsError::StoreExists { path: path() })
     } else {
         Err(KvsError::NotEmpty { path: path() })
@@ -215,7 +220,7 @@ fn id_of(name: &std::ffi::OsStr) -> Option<SegmentId> {
 /// What a directory without a trace of ours is.
 fn no_store(dir: &Path, files: &[std::ffi::OsString]) -> KvsError {
     let path = dir.to_path_buf();
-    if engine_dir::engine_in(dir) == Some(engine_dir::SLED) {
+    if matches!(engine_dir::engine_in(dir), Ok(Some(engine_dir::SLED))) {
         let (found, asked) = (engine_dir::SLED, engine_dir::KVS);
         return KvsError::WrongEngine { path, found, asked };
     }

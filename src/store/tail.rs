@@ -78,9 +78,9 @@ impl Tail {
     /// The tail at `path`, made if there is none of the right length. What it holds is not looked
     /// at any more.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let is_ready = disk.exists(path) && disk.open(path)?.len()? == len_of(TAIL_LEN);
+        let is_ready = disk.exists(path)? && disk.open(path)?.len()? == len_of(TAIL_LEN);
         if !is_ready {
-            if disk.exists(path) {
+            if disk.exists(path)? {
                 disk.remove(path)?;
             }
             let file = disk.create(path)?;
@@ -185,7 +185,7 @@ pub(crate) struct Rest {
 impl TailImage {
     /// The image of the tail at `path`; `None` if there is none.
     pub(crate) fn take(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
-        if !disk.exists(path) {
+        if !disk.exists(path)? {
             return Ok(None);
         }
         let file = disk.open_to_read(path)?;

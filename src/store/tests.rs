@@ -5,6 +5,7 @@
 
 mod compaction;
 mod expiry;
+mod failing_opens;
 mod failures;
 mod full_disk;
 mod loading;

@@ -274,9 +274,8 @@ pub(crate) fn verify_dir(
     let _lock = disk.lock_to_read(&names::lock(dir))?;
     let survey = Survey::take(disk, dir)?;
     let mut report = VerifyReport::default();
-    if let Some(damage) = survey.manifest_error.as_ref().map(|error| damage_of_manifest(dir, error))
-    {
-        report.add(damage);
+    for error in survey.manifest_error.iter().chain(&survey.tail_error) {
+        report.add(damage_of_file(dir, error));
     }
     let mut meter = Meter::new(report_progress, survey.total_bytes());
     let mut logs = Vec::new();
@@ -370,7 +369,7 @@ fn verify_unsealed(segment: &Surveyed, tally: Tally, durable: Seqno, report: &mu
     }
 }
 
-fn damage_of_manifest(dir: &Path, error: &KvsError) -> Damage {
+fn damage_of_file(dir: &Path, error: &KvsError) -> Damage {
     let path = match error {
         KvsError::Corrupt { path, .. } | KvsError::Io { path, .. } => path.clone(),
         _ => dir.to_path_buf(),

@@ -233,7 +233,7 @@ fn shell(dir: &Path, script: &str) -> String {
 fn kvs_sets_gets_and_removes_in_the_current_directory() {
     let dir = tempfile::tempdir().unwrap();
     check_set_get_rm(dir.path());
-    assert_eq!(AnyEngine::engine_in(dir.path()), Some("kvs"));
+    assert_eq!(AnyEngine::engine_in(dir.path()).unwrap(), Some("kvs"));
 }
 
 #[cfg(feature = "sled")]
@@ -242,7 +242,7 @@ fn kvs_uses_the_store_of_sled_that_it_finds() {
     let dir = tempfile::tempdir().unwrap();
     drop(AnyEngine::open(dir.path(), Some("sled"), Options::new()).unwrap());
     check_set_get_rm(dir.path());
-    assert_eq!(AnyEngine::engine_in(dir.path()), Some("sled"));
+    assert_eq!(AnyEngine::engine_in(dir.path()).unwrap(), Some("sled"));
 }
 
 /// Each run is a process of its own, so what one says must have outlived the others.

@@ -25,7 +25,7 @@ fn missing_directories_are_created<F: Factory>() {
     let deep = dir.path().join("a/b/c");
     F::open(&deep).set_bytes(b"k", b"v").unwrap();
     assert!(F::open(&deep).contains(b"k").unwrap());
-    assert_eq!(AnyEngine::engine_in(&deep), Some(F::NAME));
+    assert_eq!(AnyEngine::engine_in(&deep).unwrap(), Some(F::NAME));
 }
 
 fn file_in_place_of_the_directory_is_refused<F: Factory>() {
@@ -115,9 +115,9 @@ fn lock_timeout_waits_for_the_first_to_let_go<F: Factory>() {
 #[test]
 fn any_engine_opens_what_the_directory_holds_else_kvs() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(AnyEngine::engine_in(dir.path()), None);
+    assert_eq!(AnyEngine::engine_in(dir.path()).unwrap(), None);
     assert_eq!(open_any(dir.path(), None).name(), "kvs");
-    assert_eq!(AnyEngine::engine_in(dir.path()), Some("kvs"));
+    assert_eq!(AnyEngine::engine_in(dir.path()).unwrap(), Some("kvs"));
     assert_eq!(open_any(dir.path(), None).name(), "kvs");
     assert_eq!(open_any(dir.path(), Some("kvs")).name(), "kvs");
 }
@@ -139,7 +139,7 @@ fn unknown_engine_is_refused_by_its_name() {
 fn sled_store_is_opened_by_whoever_names_no_engine() {
     let dir = tempfile::tempdir().unwrap();
     open_any(dir.path(), Some("sled")).set_bytes(b"k", b"v").unwrap();
-    assert_eq!(AnyEngine::engine_in(dir.path()), Some("sled"));
+    assert_eq!(AnyEngine::engine_in(dir.path()).unwrap(), Some("sled"));
     let store = open_any(dir.path(), None);
     assert_eq!(store.name(), "sled");
     assert!(store.contains(b"k").unwrap());

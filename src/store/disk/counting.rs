@@ -141,7 +141,7 @@ impl Disk for CountingDisk {
         self.below.link(from, to)
     }
 
-    fn exists(&self, path: &Path) -> bool {
+    fn exists(&self, path: &Path) -> Result<bool> {
         self.below.exists(path)
     }
 

@@ -24,6 +24,7 @@ pub(crate) enum Call {
     SyncDir,
     Lock,
     HoldSpace,
+    Exists,
     Len,
     Read,
     Write,
@@ -186,7 +187,8 @@ impl Disk for FailingDisk {
         self.below.link(from, to)
     }
 
-    fn exists(&self, path: &Path) -> bool {
+    fn exists(&self, path: &Path) -> Result<bool> {
+        self.check(Call::Exists, "look at", path)?;
         self.below.exists(path)
     }
 

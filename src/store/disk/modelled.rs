@@ -306,7 +306,9 @@ impl State {
 impl ModelledDisk {
     fn holding(durable: Image, now: Image, pending: Vec<Unit>, random: u64) -> Self {
         let inodes = now.contents.keys().chain(durable.contents.keys()).max().map_or(0, |n| n + 1);
-        let state = State { durable, now, pending, inodes, random, ..State::default() };
+        let dirs = now.names.keys().filter_map(|path| path.parent()).map(Path::to_path_buf);
+        let dirs = dirs.collect();
+        let state = State { durable, now, pending, inodes, random, dirs, ..State::default() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -406,9 +408,9 @@ impl Disk for ModelledDisk {
         Ok(())
     }
 
-    fn exists(&self, path: &Path) -> bool {
+    fn exists(&self, path: &Path) -> Result<bool> {
         let state = self.state.lock();
-        state.now.names.contains_key(path) || state.dirs.contains(path)
+        Ok(state.now.names.contains_key(path) || state.dirs.contains(path))
     }
 
     fn remove(&self, path: &Path) -> Result<()> {

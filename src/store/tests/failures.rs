@@ -19,7 +19,8 @@ use crate::store::disk::modelled::{Lost, ModelledDisk};
 const UNKNOWN_MAX: usize = 8;
 
 fn changes(call: Call) -> bool {
-    !matches!(call, Call::Read | Call::Len | Call::Map | Call::Open | Call::List | Call::Lock)
+    use Call::{Exists, Len, List, Lock, Map, Open, Read};
+    !matches!(call, Read | Exists | Len | Map | Open | List | Lock)
 }
 
 fn takes_space(call: Call) -> bool {
@@ -32,7 +33,7 @@ fn takes_a_descriptor(call: Call) -> bool {
 }
 
 fn reads(call: Call) -> bool {
-    matches!(call, Call::Read | Call::Len)
+    matches!(call, Call::Read | Call::Len | Call::Exists)
 }
 
 fn writes(call: Call) -> bool {
@@ -43,7 +44,7 @@ pub(super) const fn fault(code: i32, chosen: fn(Call) -> bool) -> Fault {
     Fault { code, half: false, sticky: false, chosen }
 }
 
-const FAULTS: &[Fault] = &[
+pub(super) const FAULTS: &[Fault] = &[
     fault(libc::EIO, changes),
     fault(libc::EINTR, changes),
     fault(libc::ENOSPC, takes_space),
@@ -170,7 +171,7 @@ impl Watched {
 
 /// What a failing disk may be answered with.
 #[track_caller]
-fn check_typed(error: &KvsError) {
+pub(super) fn check_typed(error: &KvsError) {
     let typed =
         matches!(error, KvsError::Io { .. } | KvsError::NoSpace { .. } | KvsError::Poisoned);
     assert!(typed, "{error:?}");
@@ -239,11 +240,9 @@ fn every_failing_call_is_survived_on_real_files() {
     }
 }
 
-/// A disk, a store on it, and the way to make it fail.
+/// A store that holds something, and the disk it is on, whose calls can fail.
 fn failing_store(route: Route) -> (FailingDisk, KvStore) {
-    let disk = FailingDisk::new(Arc::new(ModelledDisk::default()));
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let store = open(&shared, Path::new(DIR), &options(route)).unwrap();
+    let (disk, store) = super::failing_store(route);
     store.set_bytes(b"a", b"1").unwrap();
     (disk, store)
 }

@@ -247,7 +247,7 @@ fn room_that_was_not_used_is_no_crash_tail() {
     let store = open(&disk, dir(), &options(Route::Sync)).unwrap();
     assert_eq!(content(&store).unwrap().len(), 3);
     assert_eq!(store.stats().crash_tails_cut, 0);
-    assert!(!disk.exists(&names::lost_and_found(dir())) && !disk.exists(&empty));
+    assert!(!disk.exists(&names::lost_and_found(dir())).unwrap() && !disk.exists(&empty).unwrap());
     let found = read(&disk, &path);
     assert_eq!(found.len(), end + Footer::LEN);
     assert_eq!(found[..end], left[..end]);
@@ -307,9 +307,9 @@ fn logs_behind_a_gap_are_given_up() {
         let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
         assert_eq!(store.stats().crash_tails_cut, cut, "{len:?}");
         assert!(content(&store).unwrap().is_empty());
-        assert!(!disk.exists(&path));
+        assert!(!disk.exists(&path).unwrap());
         let kept = names::crash_tail(dir(), second, 0, 0);
-        assert_eq!(disk.exists(&kept), cut == 1);
+        assert_eq!(disk.exists(&kept).unwrap(), cut == 1);
         assert!(cut == 0 || read(&disk, &kept) == bytes);
     }
 }
@@ -490,12 +490,12 @@ fn there_is_a_tail_where_one_is_wanted_and_no_other() {
     ] {
         let disk = empty();
         drop(open(&disk, dir(), &options(Route::Tail)).unwrap());
-        assert!(disk.exists(&names::tail(dir())));
+        assert!(disk.exists(&names::tail(dir())).unwrap());
         let options = options(Route::Tail).write_mode(mode).durability(durability);
         let store = open(&disk, dir(), &options).unwrap();
         do_step(&store, Set(0, 10), 1).unwrap();
         assert_eq!(content(&store).unwrap().len(), 1);
-        assert_eq!(disk.exists(&names::tail(dir())), expected, "{mode:?}, {durability:?}");
+        assert_eq!(disk.exists(&names::tail(dir())).unwrap(), expected, "{mode:?}, {durability:?}");
     }
 }
 
