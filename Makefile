@@ -31,7 +31,7 @@ EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 # dev profile; libkvs, and what is built on it, in release. What ends the second list finds most of
 # what it needs built by the first.
 STEPS := fmt clippy tidy rust-test corruption histories kill deny
-STEPS_BESIDE := ffi valgrind python demo readme models peers features doc doctest examples bench-build
+STEPS_BESIDE := ffi valgrind python demo readme faults models peers features doc doctest examples bench-build
 
 # No target is a file: neither what `make help` lists nor the steps.
 .PHONY: $(STEPS) $(STEPS_BESIDE) \
@@ -84,7 +84,7 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 		--commit quick
 
 # The long targets, the quick ones first; each ends with a line that says what it has tried.
-SOAK := soak-kill soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
+SOAK := soak-kill soak-faults soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
 	soak-power soak-churn soak-fuzz soak-mutants
 
 soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
@@ -129,6 +129,14 @@ kill: lib venv kill-writer ## kill -9 of writing processes: in Rust, serving, in
 soak-kill: lib venv kill-writer ## The same 10,000 times (about 10 minutes)
 	$(CARGO) test --release --test kill -- this=4000 server=2500 "$(KILL_C)=2500" \
 		"$(KILL_PYTHON)=1000"
+
+faults: lib venv kill-writer ## Calls of the system that fail under programs in Rust, C and Python
+	.ci/need strace strace -V
+	$(CARGO) test --test faults -- this=40 "$(KILL_C)=30" "$(KILL_PYTHON)=10"
+
+soak-faults: lib venv kill-writer ## The same 1,000 times (about 5 minutes)
+	.ci/need strace strace -V
+	$(CARGO) test --release --test faults -- this=400 "$(KILL_C)=400" "$(KILL_PYTHON)=200"
 
 corruption: cc ## Files of a store damaged in one of 211 ways that there are
 	$(CARGO) test --test corruption

@@ -20,6 +20,8 @@
     reason = "a test program: a panic is how it fails"
 )]
 
+#[path = "kill/oracle.rs"]
+mod oracle;
 #[path = "kill/steps.rs"]
 mod steps;
 #[path = "kill/victims.rs"]
@@ -29,60 +31,15 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use kvs::{KvStore, KvsEngine, ReadMode};
+use kvs::{KvStore, ReadMode};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use steps::{KEYS, Step, THREADS, name, value};
-use victims::{Heard, Kind, Orders, Setting, VERSIONS_PER_CYCLE};
+use oracle::{acknowledged, check};
+use victims::{Kind, Orders, Setting, VERSIONS_PER_CYCLE};
 
 /// What is killed, and how often, if no arguments say it.
 const DEFAULT: [&str; 2] = ["this=200", "server=50"];
-
-/// Applies what was acknowledged to `model`; returns, for each thread, the step under way.
-fn acknowledged(heard: Vec<Heard>, model: &mut BTreeMap<u32, u64>) -> Vec<Option<Step>> {
-    let mut under_way = vec![None; THREADS as usize];
-    for said in heard {
-        match said {
-            Heard::Begun(thread, step) => under_way[thread as usize] = Some(step),
-            Heard::Done(thread) => {
-                let step: Step = under_way[thread as usize].take().expect("it was begun");
-                model.extend(step.0);
-            }
-        }
-    }
-    under_way
-}
-
-fn found(store: &KvStore, key: u32) -> u64 {
-    let Some(text) = store.get(name(key)).unwrap() else { return 0 };
-    let mut words = text.split(' ').map(str::to_owned);
-    assert_eq!(words.next().unwrap(), key.to_string(), "a value of another key");
-    let version = words.next().unwrap().parse().unwrap();
-    assert_eq!(text, value(key, version), "a mixed value");
-    version
-}
-
-fn check(store: &KvStore, model: &mut BTreeMap<u32, u64>, steps: Vec<Option<Step>>) {
-    for step in steps.into_iter().flatten() {
-        let happened = step.0.iter().filter(|(key, version)| found(store, *key) == *version);
-        // A key may have had that state before: all, or as many as had it before.
-        let already =
-            step.0.iter().filter(|(key, version)| model.get(key).unwrap_or(&0) == version);
-        let (happened, already) = (happened.count(), already.count());
-        assert!(happened == step.0.len() || happened == already, "half of {step:?} happened");
-        if happened == step.0.len() {
-            model.extend(step.0);
-        }
-    }
-    let mut present = 0;
-    for key in 0..KEYS {
-        let expected = model.get(&key).copied().unwrap_or(0);
-        assert_eq!(found(store, key), expected, "key {key}");
-        present += u64::from(expected != 0);
-    }
-    assert_eq!(store.len().unwrap(), present);
-}
 
 /// One store, and what it must hold.
 struct Kills {
@@ -99,14 +56,19 @@ impl Kills {
     fn cycle(&mut self, cycle: u64) {
         let dir = self.dir.path();
         let seed = self.random.next_u64();
-        let victim = self.kind.start(dir, Setting::of(cycle), cycle * VERSIONS_PER_CYCLE, seed);
+        let (command, version) = (self.kind.command(&[]), cycle * VERSIONS_PER_CYCLE);
+        let mut victim = self.kind.start(command, dir, Setting::of(cycle), version, seed);
         // Mostly while it writes; now and then as early as while it opens the store.
         if self.random.random_ratio(7, 8) {
-            victim.wait_until_it_writes();
+            assert!(victim.says_more(), "it died before it was killed");
         }
         std::thread::sleep(Duration::from_micros(self.random.random_range(0..25_000)));
         let before = self.model.clone();
-        let under_way = acknowledged(victim.kill(), &mut self.model);
+        // This sends SIGKILL.
+        victim.child.kill().unwrap();
+        let (status, heard) = victim.ended();
+        assert_eq!(status.code(), None, "it died before it was killed");
+        let under_way = acknowledged(heard, &mut self.model);
         self.wrote += u64::from(before != self.model);
         let positioned = cycle % 4 == 3;
         let read_mode = if positioned { ReadMode::Positioned } else { ReadMode::Mapped };
@@ -142,10 +104,8 @@ fn survives(kind: Kind, cycles: u64, seed: u64) -> bool {
 
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    match args.first().map(String::as_str) {
-        Some("--write") => return Orders::parse(&args[1..]).write(),
-        Some("--serve") => return Orders::parse(&args[1..]).serve(),
-        _ => {}
+    if Orders::are_carried_out(&args) {
+        return;
     }
     let asked: Vec<&str> = args.iter().map(String::as_str).filter(|a| a.contains('=')).collect();
     let asked = if asked.is_empty() { DEFAULT.to_vec() } else { asked };

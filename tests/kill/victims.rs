@@ -12,8 +12,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -76,42 +76,51 @@ impl Kind {
         }
     }
 
-    fn command(&self) -> Command {
-        let this = std::env::current_exe().unwrap();
-        let (program, arguments) = match self {
-            Self::This => (this, vec!["--write".to_owned()]),
-            Self::Server => (this, vec!["--serve".to_owned()]),
-            Self::Program(words) => (words[0].clone().into(), words[1..].to_vec()),
+    /// The program, started by the program that the words `under` are of, if there are any.
+    pub(crate) fn command(&self, under: &[String]) -> Command {
+        let this = || std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+        let words = match self {
+            Self::This => vec![this(), "--write".to_owned()],
+            Self::Server => vec![this(), "--serve".to_owned()],
+            Self::Program(words) => words.clone(),
         };
-        let mut command = Command::new(program);
-        command.args(arguments);
+        let words = [under, &words].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command
     }
 
-    /// Starts one on the store in `dir`; it writes from `version` on.
-    pub(crate) fn start(&self, dir: &Path, setting: Setting, version: u64, seed: u64) -> Victim {
+    /// Starts `command` on the store in `dir`; it writes from `version` on.
+    pub(crate) fn start(
+        &self,
+        mut command: Command,
+        dir: &Path,
+        setting: Setting,
+        version: u64,
+        seed: u64,
+    ) -> Victim {
         let numbers = [setting.durability, setting.segment_bytes_max, version, seed];
-        let mut command = self.command();
         command.arg(dir).args(numbers.map(|number| number.to_string()));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let (started, wait_for_start) = channel();
+        let (said, says) = channel();
         let serves = *self == Self::Server;
         let heard = std::thread::spawn(move || {
             if serves {
-                write_over_connections(output, version, seed, &started)
+                write_over_connections(output, version, seed, &said)
             } else {
-                listen(output, &started)
+                listen(output, &said)
             }
         });
-        Victim { child, started: wait_for_start, heard }
+        Victim { child, says, heard }
     }
 }
 
 /// A process that writes until it is killed.
 pub(crate) struct Victim {
-    child: Child,
-    started: Receiver<()>,
+    pub(crate) child: Child,
+    /// Something for each line.
+    says: Receiver<()>,
     heard: JoinHandle<Vec<Heard>>,
 }
 
@@ -122,28 +131,32 @@ pub(crate) enum Heard {
 }
 
 impl Victim {
-    pub(crate) fn wait_until_it_writes(&self) {
-        self.started.recv_timeout(Duration::from_secs(60)).expect("it writes within a minute");
+    /// Waits for a line that it has not said yet; whether it was there to say it.
+    ///
+    /// # Panics
+    ///
+    /// If it lives for a minute and says nothing.
+    pub(crate) fn says_more(&self) -> bool {
+        while self.says.try_recv().is_ok() {}
+        let outcome = self.says.recv_timeout(Duration::from_secs(60));
+        assert_ne!(outcome, Err(RecvTimeoutError::Timeout), "it hangs");
+        outcome.is_ok()
     }
 
-    /// Kills it; what it said, in an order that is right for each of its threads.
-    pub(crate) fn kill(mut self) -> Vec<Heard> {
-        // `kill` sends SIGKILL.
-        self.child.kill().unwrap();
-        let status = self.child.wait().unwrap();
-        assert_eq!(status.code(), None, "it died before it was killed");
-        self.heard.join().unwrap()
+    /// Waits for its end; what it said, in an order that is right for each of its threads.
+    pub(crate) fn ended(mut self) -> (ExitStatus, Vec<Heard>) {
+        (self.child.wait().unwrap(), self.heard.join().unwrap())
     }
 }
 
-fn listen(output: BufReader<impl Read>, started: &Sender<()>) -> Vec<Heard> {
+fn listen(output: BufReader<impl Read>, said: &Sender<()>) -> Vec<Heard> {
     let mut heard = Vec::new();
     for line in output.lines().map_while(Result::ok) {
-        let _ = started.send(());
-        let (said, rest) = line.split_at(2);
+        let _ = said.send(());
+        let (what, rest) = line.split_at(2);
         let (thread, step) = rest.split_once(' ').unwrap_or((rest, ""));
         let thread = thread.parse().unwrap();
-        heard.push(match said {
+        heard.push(match what {
             "? " => Heard::Begun(thread, Step::parse(step)),
             _ => Heard::Done(thread),
         });
@@ -156,7 +169,7 @@ fn write_over_connections(
     mut output: BufReader<impl Read>,
     version: u64,
     seed: u64,
-    started: &Sender<()>,
+    said: &Sender<()>,
 ) -> Vec<Heard> {
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
@@ -164,13 +177,13 @@ fn write_over_connections(
     let Ok(port) = line.trim().parse() else { return Vec::new() };
     std::thread::scope(|scope| {
         let writers = (0..THREADS)
-            .map(|thread| scope.spawn(move || write_over(port, thread, version, seed, started)));
+            .map(|thread| scope.spawn(move || write_over(port, thread, version, seed, said)));
         let writers: Vec<_> = writers.collect();
         writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     })
 }
 
-fn write_over(port: u16, thread: u32, version: u64, seed: u64, started: &Sender<()>) -> Vec<Heard> {
+fn write_over(port: u16, thread: u32, version: u64, seed: u64, said: &Sender<()>) -> Vec<Heard> {
     let mut heard = Vec::new();
     let Ok(mut client) = KvsClient::connect(format!("127.0.0.1:{port}")) else { return heard };
     let mut random = SmallRng::seed_from_u64(seed ^ u64::from(thread) << 32);
@@ -187,7 +200,7 @@ fn write_over(port: u16, thread: u32, version: u64, seed: u64, started: &Sender<
             Err(KvsError::Net { .. }) => break,
             Err(error) => panic!("{error}"),
         }
-        let _ = started.send(());
+        let _ = said.send(());
     }
     heard
 }
@@ -199,8 +212,26 @@ pub(crate) struct Orders {
     seed: u64,
 }
 
+/// How a program says that a store refused: no panic, and exit code 1.
+fn or_exit<T>(outcome: kvs::Result<T>) -> T {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        std::process::exit(1);
+    })
+}
+
 impl Orders {
-    pub(crate) fn parse(args: &[String]) -> Self {
+    /// Does what a child of a test is told to do; whether this is one.
+    pub(crate) fn are_carried_out(args: &[String]) -> bool {
+        match args.first().map(String::as_str) {
+            Some("--write") => Self::parse(&args[1..]).write(),
+            Some("--serve") => Self::parse(&args[1..]).serve(),
+            _ => return false,
+        }
+        true
+    }
+
+    fn parse(args: &[String]) -> Self {
         let [dir, numbers @ ..] = args else { panic!("no directory") };
         let numbers: Vec<u64> = numbers.iter().map(|text| text.parse().unwrap()).collect();
         let [durability, segment_bytes_max, version, seed] = numbers[..] else {
@@ -210,11 +241,11 @@ impl Orders {
         let is_direct = version / VERSIONS_PER_CYCLE % 5 == 4;
         let write_mode = if is_direct { WriteMode::Direct } else { WriteMode::Tail };
         let options = options.write_mode(write_mode);
-        Self { store: KvStore::open_with(dir, options).unwrap(), version, seed }
+        Self { store: or_exit(KvStore::open_with(dir, options)), version, seed }
     }
 
     /// Writes until it is killed.
-    pub(crate) fn write(&self) {
+    fn write(&self) {
         let say = |line: String| {
             // One write of less than a page to a pipe arrives whole, whoever else writes.
             if std::io::stdout().lock().write_all(line.as_bytes()).is_err() {
@@ -240,23 +271,23 @@ impl Orders {
     fn run(&self, step: &Step) {
         match &step.0[..] {
             [(key, 0)] => match self.store.remove(name(*key)) {
-                Ok(()) | Err(KvsError::KeyNotFound) => {}
-                Err(error) => panic!("{error}"),
+                Err(KvsError::KeyNotFound) => {}
+                outcome => or_exit(outcome),
             },
-            [(key, version)] => self.store.set(name(*key), value(*key, *version)).unwrap(),
-            _ => self.store.apply(&step.batch()).unwrap(),
+            [(key, version)] => or_exit(self.store.set(name(*key), value(*key, *version))),
+            _ => or_exit(self.store.apply(&step.batch())),
         }
     }
 
     fn compact_again_and_again(&self) {
         loop {
-            self.store.compact().unwrap();
+            or_exit(self.store.compact());
             std::thread::sleep(Duration::from_millis(3));
         }
     }
 
     /// Serves until it is killed.
-    pub(crate) fn serve(&self) {
+    fn serve(&self) {
         let pool = SharedQueueThreadPool::new(2).unwrap();
         let options = ServerOptions::new();
         let server = KvServer::start(self.store.clone(), pool, "127.0.0.1:0", options).unwrap();

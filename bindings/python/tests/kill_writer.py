@@ -51,6 +51,15 @@ def write(store: kvs.Store, steps: dict[int, int]) -> None:
 
 
 def write_on(store: kvs.Store, thread: int, version: int, seed: int) -> None:
+    try:
+        write_for_ever(store, thread, version, seed)
+    except kvs.Error as error:
+        # One thread for all: otherwise the others would go on.
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
+
+
+def write_for_ever(store: kvs.Store, thread: int, version: int, seed: int) -> None:
     choices = random.Random(seed * THREADS + thread)
     own = range(thread * KEYS_PER_THREAD, (thread + 1) * KEYS_PER_THREAD)
     while True:
