@@ -84,8 +84,8 @@ bench-peers-quick: peers-build ## The same with 2,000 keys, to see that it works
 		--commit quick
 
 # The long targets, the quick ones first; each ends with a line that says what it has tried.
-SOAK := soak-kill soak-faults soak-corruption soak-filesystems soak-histories soak-models soak-sanitizers \
-	soak-power soak-churn soak-fuzz soak-mutants
+SOAK := soak-kill soak-faults soak-corruption soak-filesystems soak-engines soak-histories \
+	soak-models soak-sanitizers soak-power soak-churn soak-fuzz soak-mutants
 
 soak: ## Every long test (hours); the table is target/soak/report.md (SOAK="soak-kill" chooses)
 	@.ci/soak $(SOAK)
@@ -168,6 +168,15 @@ histories: cc ## 500 histories of concurrent operations, checked for linearizabi
 
 soak-histories: cc ## The same with 10,000 histories (about 15 minutes)
 	KVS_HISTORIES=$${KVS_HISTORIES:-10000} $(CARGO) test --release --test histories
+
+# Without it, rust-test does some of them.
+PROPTEST_CASES ?= 10000
+
+soak-engines: cc ## Random histories of each engine beside a map, hints bent: 10,000 each (10 minutes)
+	PROPTEST_CASES=$(PROPTEST_CASES) $(CARGO) test --release --test it -- \
+		kvs_does_what_a_map_does sled_does_what_a_map_does hints_and_crashes_change_nothing
+	@echo "soak-engines: $(PROPTEST_CASES) random histories of kvs, of sled," \
+		"and of kvs with crashes and bent hints; failures: 0"
 
 models: cc ## Models of concurrency: 300 schedules each (shuttle), all of two preemptions (loom)
 	.ci/need python3 python3 --version

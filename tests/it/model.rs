@@ -1,7 +1,7 @@
 //! Random histories of an engine, reopened now and then, beside a `BTreeMap` that does the same.
 //!
 //! A history that fails is shrunk and printed, and its seed is kept in `model.regressions`, from
-//! where it is tried first from then on. `PROPTEST_CASES=10000` makes it a soak.
+//! where it is tried first from then on. `make soak-engines` tries 10,000.
 
 use std::path::Path;
 use std::time::Duration;
