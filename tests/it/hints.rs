@@ -159,8 +159,9 @@ fn bend(dir: &Path, bends: &[Bend]) {
             }
             Bend::Cut(of) => bytes.truncate(part(*of)),
             Bend::Flip(of) => {
+                // Of one that was just made there may be nothing yet.
                 let at = part(*of);
-                bytes[at] ^= 1 << (of % 8);
+                bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << (of % 8));
             }
         }
         std::fs::write(path, bytes).unwrap();
