@@ -134,9 +134,14 @@ faults: lib venv kill-writer ## Calls of the system that fail under programs in 
 	.ci/need strace strace -V
 	$(CARGO) test --test faults -- this=40 "$(KILL_C)=30" "$(KILL_PYTHON)=10"
 
-soak-faults: lib venv kill-writer ## The same 1,000 times (about 5 minutes)
+soak-faults: lib venv kill-writer ## Every call to the disk that can fail; under programs, 1,000 times
 	.ci/need strace strace -V
-	$(CARGO) test --release --test faults -- this=400 "$(KILL_C)=400" "$(KILL_PYTHON)=200"
+	KVS_POWER_STATES=16 $(CARGO) test --release --lib every_failing_call -- --nocapture \
+		| tee target/soak-faults.log
+	$(CARGO) test --release --test faults -- this=400 "$(KILL_C)=400" "$(KILL_PYTHON)=200" \
+		| tee -a target/soak-faults.log
+	@awk '/^failing calls: / { calls += $$NF } /^soak-faults: / { sub(/^[^:]*: /, ""); line = $$0 } \
+		END { print "soak-faults: " calls " failing calls to the disk; " line }' target/soak-faults.log
 
 corruption: cc ## Files of a store damaged in one of 211 ways that there are
 	$(CARGO) test --test corruption
@@ -144,8 +149,7 @@ corruption: cc ## Files of a store damaged in one of 211 ways that there are
 soak-corruption: cc ## In all ways (about 20 minutes)
 	KVS_CORRUPTION_STRIDE=1 $(CARGO) test --release --test corruption
 
-soak-power: cc ## Every failing call, and 5,000,000 losses of power in random histories (an hour)
-	KVS_POWER_STATES=16 $(CARGO) test --release --lib every_failing_call
+soak-power: cc ## 5,000,000 losses of power in random histories (an hour)
 	KVS_POWER_LOSSES=5000000 $(CARGO) test --release --lib power_loss_at_any -- --nocapture
 
 soak-churn: cc ## An hour of writing: memory, descriptors, mappings and space stay flat
