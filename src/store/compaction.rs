@@ -464,13 +464,3 @@ fn may_forget_tombstone(seqno: Seqno, live: &[Arc<Segment>], inputs: &[Arc<Segme
     let stays = |segment: &&Arc<Segment>| !inputs.iter().any(|input| Arc::ptr_eq(input, segment));
     live.iter().filter(stays).all(|segment| seqno <= segment.all_after())
 }
-
-impl Drop for Compactor {
-    /// Removes what the last readers have let go of. What stays is removed by the next open.
-    fn drop(&mut self) {
-        if let Err(error) = self.segments.sweep() {
-            let log = &self.options.logger;
-            log.warn(format_args!("a compacted file stays until the next open: {error}"));
-        }
-    }
-}

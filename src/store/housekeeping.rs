@@ -155,11 +155,14 @@ impl Core {
         // Another process may have the directory from here on: nobody may be at work in it.
         self.compactor.finish();
         let mut held = self.held.lock();
-        if closed.is_ok() && matches!(*held, Held::Lock { .. }) {
-            self.ease_next_open();
-        }
-        if let Err(error) = self.segments.sweep() {
-            log.warn(format_args!("a compacted file stays until the next open: {error}"));
+        if matches!(*held, Held::Lock { .. }) {
+            if closed.is_ok() {
+                self.ease_next_open();
+            }
+            // For the last time: afterwards the same name may be another store's.
+            if let Err(error) = self.segments.sweep() {
+                log.warn(format_args!("a compacted file stays until the next open: {error}"));
+            }
         }
         // Lists of segments that were replaced keep files open: none is when this returns, unless a
         // reader needs it.

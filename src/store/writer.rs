@@ -468,8 +468,8 @@ impl Writer {
         let mut lane = self.lane.lock();
         let closed = match self.state() {
             CLOSED => return Ok(()),
-            READ_ONLY => Ok(()),
             POISONED => Err(KvsError::Poisoned),
+            // In a view there is nothing to seal and to sync.
             _ => {
                 let sealed = self.seal(&mut lane).or_else(|error| {
                     self.log.warn(format_args!("the log is left without a footer: {error}"));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kvs::{Durability, KvStore, KvsEngine, KvsError, Options, ReadMode, WriteBatch};
 
 use crate::process::PATIENCE;
+use crate::recovery::segments;
 
 /// Options under which a few kilobytes make many segments.
 pub(crate) fn tiny_segments() -> Options {
@@ -190,8 +191,35 @@ fn small_segments_are_gathered() {
     assert_eq!(store.len().unwrap(), 40);
 }
 
-/// A lent value stays as it was through overwrite, compaction and close, and its file goes when
-/// the value does.
+/// Files that a reader still needs when the store is closed are removed by the next open. Later
+/// they were removed by name, when the last handle went: who had made a new store in the same place
+/// meanwhile lost a log.
+#[test]
+fn nothing_is_removed_once_the_store_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("store");
+    let open = || KvStore::open_with(&home, tiny_segments().auto_compaction(false)).unwrap();
+    let closed = open();
+    let fill = |store: &KvStore, byte: u8| {
+        (0..10_u8).for_each(|i| store.set_bytes(&[i], &[byte; 3000]).unwrap());
+    };
+    fill(&closed, 1);
+    let lent = closed.get_bytes(&[3]).unwrap().unwrap();
+    fill(&closed, 2);
+    closed.compact().unwrap();
+    assert!(closed.stats().retired_file_count > 0);
+    closed.close().unwrap();
+    std::fs::remove_dir_all(&home).unwrap();
+    let store = open();
+    fill(&store, 3);
+    let before = segments(&home);
+    drop(lent);
+    drop(closed);
+    assert_eq!(segments(&home), before);
+}
+
+/// A lent value stays as it was through overwrite, compaction and close, and when the store is
+/// opened again.
 #[test]
 fn a_value_outlives_overwrite_compaction_and_close() {
     let dir = tempfile::tempdir().unwrap();
