@@ -57,7 +57,7 @@ pub(crate) struct Segments {
     /// Bytes that became dead since compaction was last woken.
     dead_bytes: CachePadded<AtomicU64>,
     /// Whether compaction is at work, or is to look whether there is something to do.
-    compacting: AtomicBool,
+    pub(crate) compacting: AtomicBool,
     /// The last write that may have been in a hole; zero if there are no holes.
     doubt: AtomicU64,
     /// The last clear. What was written before counts for nothing, wherever it is.

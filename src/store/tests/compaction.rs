@@ -1,10 +1,13 @@
 //! Compaction comes to rest: what it makes is not worth compacting again.
 
+use std::time::{Duration, Instant};
+
 use super::failures::fault;
 use super::*;
 use crate::store::disk::failing::{Call, FailingDisk};
 use crate::store::disk::modelled::ModelledDisk;
 use crate::store::segments::Pressure;
+use crate::sync::Ordering;
 
 /// Background compaction until there is nothing left to do; how often it ran.
 fn compact_to_rest(store: &KvStore) -> usize {
@@ -173,11 +176,15 @@ fn without_room_one_segment_is_copied_at_a_time() {
     store.set_bytes(b"x", &VALUE).unwrap();
     assert_eq!((store.stats().segment_count, store.core.segments.room_bytes()), (10, 0));
     let sync_log = || store.core.writer.sync_sealed();
+    let is_compacting = || store.core.segments.compacting.load(Ordering::Relaxed);
+    store.core.segments.want_compaction();
     assert!(store.core.compactor.compact_some(&sync_log, &|| false).unwrap());
     let stats = store.stats();
     assert_eq!((stats.segment_count, stats.live_bytes), (5, 61_000), "{stats}");
+    assert!(is_compacting(), "there may be more to do");
     assert!(stats.total_bytes < 61_000 + 21_000, "two are half dead: {stats}");
     assert_eq!(compact_to_rest(&store), 1);
+    assert!(!is_compacting());
     assert_eq!(store.len().unwrap(), 61);
 }
 
@@ -267,4 +274,39 @@ fn writers_are_not_held_back_by_a_compaction_that_failed() {
         do_step(&store, Set(number % 3, 300), number).unwrap();
     }
     assert_eq!(segments.pressure(), Pressure::Full);
+}
+
+/// 19 records of 1 KB are copied, and the first three files of them are waited for.
+#[test]
+fn copying_takes_as_long_as_the_rate_says() {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&said);
+    let options = options(Route::Direct)
+        .compaction_bytes_per_second_max(Some(100_000))
+        .log_to(move |_, line| log.lock().push(line.to_owned()));
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options).unwrap();
+    (0..20_u8).for_each(|key| store.set_bytes(&[key], &[1; 975]).unwrap());
+    store.remove_bytes(&[7]).unwrap();
+    let began = Instant::now();
+    store.compact().unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(120), "{:?}", began.elapsed());
+    assert!(store.stats().compaction_us >= 120_000);
+    assert!(said.lock().iter().any(|line| line.contains("compaction begins: ")));
+}
+
+/// No seqno is given twice, though nothing is left that had it.
+#[test]
+fn seqnos_go_on_behind_what_was_compacted_away() {
+    let model = ModelledDisk::default();
+    let disk: Arc<dyn Disk> = Arc::new(model.clone());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    store.remove_bytes(b"a").unwrap();
+    store.compact().unwrap();
+    assert_eq!(store.stats().segment_count, 0);
+    let last = store.core.writer.published();
+    let left: Arc<dyn Disk> = Arc::new(moment_of(&model).after_kill());
+    let store = open(&left, Path::new(DIR), &options(Route::Direct)).unwrap();
+    assert!(store.core.writer.published() >= last, "{last:?}");
 }

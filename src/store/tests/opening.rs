@@ -527,3 +527,37 @@ fn closing_is_no_error_to_the_log() {
     assert!(alarming.is_empty(), "{alarming:?}");
     assert!(!heard.is_empty());
 }
+
+/// What another store has written, or another log of this one has, in the place of a log.
+#[test]
+fn a_log_of_another_store_is_refused() {
+    let log = |disk: &Arc<dyn Disk>| names::segment(dir(), *ids(disk).first().unwrap());
+    let another = empty();
+    // Disks in memory all give the same numbers.
+    another.random();
+    open(&another, dir(), &options(Route::Direct)).unwrap().set_bytes(b"a", b"1").unwrap();
+    let disk = killed_after(&[Set(0, 100)]);
+    for (path, bytes) in [
+        (log(&disk), read(&another, &log(&another))),
+        (names::segment(dir(), SegmentId::new(9)), read(&disk, &log(&disk))),
+    ] {
+        let disk = killed_after(&[Set(0, 100)]);
+        if disk.exists(&path).unwrap() {
+            disk.remove(&path).unwrap();
+        }
+        disk.create(&path).unwrap().write_at(&bytes, 0).unwrap();
+        let opened = open(&disk, dir(), &options(Route::Direct));
+        assert_eq!(outcome(&opened), "corrupt", "{}", path.display());
+    }
+}
+
+/// Compaction removes the file first: a crash leaves its hint behind.
+#[test]
+fn a_hint_without_its_file_is_removed() {
+    let disk = killed_after(&[Set(0, 100)]);
+    let hint = names::hint(&names::segment(dir(), SegmentId::new(9)));
+    disk.create(&hint).unwrap().write_at(b"anything", 0).unwrap();
+    let store = open(&disk, dir(), &options(Route::Direct)).unwrap();
+    assert!(!disk.exists(&hint).unwrap());
+    assert_eq!(content(&store).unwrap().len(), 1);
+}

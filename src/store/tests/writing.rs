@@ -165,3 +165,61 @@ fn a_group_that_is_longer_than_a_log_goes_into_several() {
     let disk: Arc<dyn Disk> = Arc::new(failing);
     check(&open(&disk, Path::new(DIR), &options(Route::Sync)).unwrap());
 }
+
+/// A leader waits once for each 64 KiB that were set beyond the bound, to the record, and what is
+/// removed counts for nothing. Without compaction there is nothing to wait for.
+#[test]
+fn writes_beyond_the_bound_wait_for_compaction_every_64_kib() {
+    for (is_compacted, waits) in [(true, 3), (false, 0)] {
+        let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+        let options = options(Route::Direct).auto_compaction(is_compacted);
+        let store = open(&disk, Path::new(DIR), &options).unwrap();
+        // Meanwhile nothing can be compacted.
+        store.core.compactor.at_rest(|_| {
+            for _ in 0..3 * 64 {
+                // A KiB with header and key.
+                store.set_bytes(b"k", &[1; 1024 - 25]).unwrap();
+                store.set_bytes(&[0; 32], b"").unwrap_or_else(|error| panic!("{error}"));
+                store.remove_bytes(&[0; 32]).unwrap();
+            }
+        });
+        assert_eq!(store.stats().throttle_count, waits, "compacted: {is_compacted}");
+    }
+}
+
+#[test]
+fn writes_that_are_not_durable_have_an_age() {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    for _ in 0..2 {
+        store.set_bytes(b"a", b"1").unwrap();
+        std::thread::sleep(PAUSE);
+        // The age is that of the oldest.
+        store.set_bytes(b"a", b"2").unwrap();
+        assert!(store.stats().unsynced_us >= 20_000, "{}", store.stats());
+        store.sync().unwrap();
+        std::thread::sleep(PAUSE);
+        assert_eq!(store.stats().unsynced_us, 0);
+    }
+    store.core.writer.seal_active().unwrap();
+    store.set_bytes(b"a", b"3").unwrap();
+    assert_eq!(store.stats().rotation_count, 2);
+}
+
+#[test]
+fn a_store_that_is_closed_or_a_view_says_so() {
+    let (failing, store) = failing_store(Route::Direct);
+    store.set_bytes(b"a", b"1").unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(failing.clone());
+    let view = open(&disk, Path::new(DIR), &options(Route::Direct).read_only(true)).unwrap();
+    assert!(matches!(view.set_bytes(b"a", b"2"), Err(KvsError::ReadOnly)));
+    view.close().unwrap();
+    assert!(matches!(view.get_bytes(b"a"), Err(KvsError::Closed)));
+    assert!(matches!(view.set_bytes(b"a", b"2"), Err(KvsError::Closed)));
+    // What was wrong when it was closed is said once.
+    failing.fail_after(0, fault(libc::EIO, |call| call == Call::Sync));
+    assert_eq!(store.close().unwrap_err().os_error(), Some(libc::EIO));
+    store.close().unwrap();
+    assert!(matches!(store.iter().map(drop), Err(KvsError::Closed)));
+}
