@@ -53,7 +53,7 @@ use crate::store::location::{Location, Seqno};
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
 use crate::store::scratch::Scratch;
-use crate::store::segment::{self, Origin, Segment};
+use crate::store::segment::{self, Segment};
 use crate::store::segments::{Segments, Snapshot};
 use crate::store::stats::Progress;
 use crate::store::verify::Meter;
@@ -373,16 +373,11 @@ impl Compactor {
         next.log_after = now.seqno.get();
         for segment in &now.segments {
             let id = segment.header.id;
-            let Some(footer) = segment.footer() else {
+            if segment.footer().is_none() {
                 // The active log: the only segment without a footer, and the last log.
                 next.log_from = id.get();
                 next.log_after = segment.header.seqno_before.get();
-                continue;
-            };
-            if segment.header.origin == Origin::Log {
-                next.log_after = next.log_after.max(footer.seqno_max.get());
-            }
-            if !is_input(id) {
+            } else if !is_input(id) {
                 next.segments.push(ListedSegment { id: id.get(), bytes: segment.len() });
             }
         }

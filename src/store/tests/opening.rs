@@ -546,8 +546,11 @@ fn a_log_of_another_store_is_refused() {
             disk.remove(&path).unwrap();
         }
         disk.create(&path).unwrap().write_at(&bytes, 0).unwrap();
+        let manifests = || Manifest::numbers(&disk.list(dir()).unwrap());
+        let before = manifests();
         let opened = open(&disk, dir(), &options(Route::Direct));
         assert_eq!(outcome(&opened), "corrupt", "{}", path.display());
+        assert_eq!(manifests(), before, "it is not listed");
     }
 }
 
