@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::failures::fault;
 use super::*;
 use crate::error::KvsError;
 use crate::store::disk::RealDisk;
+use crate::store::disk::failing::Call;
 use crate::store::disk::modelled::ModelledDisk;
 use crate::store::location::{SegmentId, len_of};
 use crate::store::names;
@@ -145,6 +147,15 @@ fn a_full_disk_keeps_large_files_of_which_much_lives_until_they_are_dead() {
     let end = fill(&store, count);
     assert!(end > count + count / 4, "{end} after {count}");
     check_holds(&store, (count / 2..count).filter(is_odd).chain(count..end));
+}
+
+/// The disk gets full just when a log is to begin.
+#[test]
+fn a_log_begins_in_the_room_of_the_reserve() {
+    let (failing, store) = failing_store(Route::Direct);
+    failing.fail_after(0, fault(libc::ENOSPC, |call| call == Call::Create));
+    store.set_bytes(b"key", b"value").unwrap();
+    assert_eq!((failing.struck(), store.stats().is_reserve_lent), (1, true));
 }
 
 /// A file system of its own, taken away at the end.
