@@ -27,6 +27,7 @@ mod steps;
 mod victims;
 
 use std::collections::BTreeMap;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -102,14 +103,11 @@ fn strace(dir: &Path, log: &Path, call: &str, injection: &str) -> Vec<String> {
     words
 }
 
-/// Kills what strace has started; strace ends with it.
-fn kill_child_of(strace: &Victim) {
-    let pid = strace.child.id();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    for child in children.unwrap_or_default().split_whitespace() {
-        // It may have ended meanwhile.
-        Command::new("kill").args(["-9", child]).status().unwrap();
-    }
+/// Kills strace, which leads a group, with what it has started, which would go on without it.
+fn kill_group_of(strace: &Victim) {
+    let group = format!("-{}", strace.child.id());
+    // It may have ended meanwhile.
+    Command::new("kill").args(["-9", "--", &group]).status().unwrap();
 }
 
 /// One store, what it must hold, and what was done to those who wrote to it.
@@ -136,14 +134,14 @@ impl Faults {
         let injection = format!("{call}:error={error}:when={nth}{and_later}");
 
         let mut command = self.kind.command(&strace(&dir, &log, call, &injection));
-        command.stderr(std::fs::File::create(&errors).unwrap());
+        command.process_group(0).stderr(std::fs::File::create(&errors).unwrap());
         let (version, seed) = (cycle * VERSIONS_PER_CYCLE, self.random.next_u64());
         let program = self.kind.start(command, &dir, Setting::of(cycle), version, seed);
         if program.says_more() {
             std::thread::sleep(Duration::from_millis(self.random.random_range(0..100)));
             // It writes still, or has ended: it does not wait for what never comes.
             if program.says_more() {
-                kill_child_of(&program);
+                kill_group_of(&program);
             }
         }
         let (status, heard) = program.ended();
@@ -161,7 +159,6 @@ impl Faults {
 
 /// Killed by this test, or ended with a word on what was wrong.
 fn check_end(status: ExitStatus, has_failed: bool, errors: &str, injection: &str) {
-    use std::os::unix::process::ExitStatusExt as _;
     const KILLED: i32 = 9;
     let is_killed = status.signal() == Some(KILLED);
     let says_what = errors.contains("(os error ") || errors.contains("after a failed sync");
