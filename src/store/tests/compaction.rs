@@ -310,3 +310,26 @@ fn seqnos_go_on_behind_what_was_compacted_away() {
     let store = open(&left, Path::new(DIR), &options(Route::Direct)).unwrap();
     assert!(store.core.writer.published() >= last, "{last:?}");
 }
+
+/// Copies may take the place of older writes only once nothing newer can be lost.
+#[test]
+fn what_was_written_meanwhile_is_durable_after_compaction() {
+    let store = with_one_segment(20, 200);
+    (0..20).for_each(|key| store.set_bytes(&[key], &[2; 175]).unwrap());
+    assert!(store.core.writer.has_unsynced());
+    assert_eq!(compact_to_rest(&store), 1);
+    assert!(!store.core.writer.has_unsynced());
+}
+
+/// A tombstone outranks what is older than itself, and nothing in a segment that comes after it.
+#[test]
+fn a_later_segment_keeps_no_tombstone_alive() {
+    let store = with_one_segment(2, 64);
+    store.remove_bytes(&[1]).unwrap();
+    store.core.writer.seal_active().unwrap();
+    store.set_bytes(&[2], b"").unwrap();
+    store.core.writer.seal_active().unwrap();
+    let blocking = |segment: crate::SegmentStats| segment.blocking_tombstone_bytes;
+    let blocking: Vec<_> = store.segment_stats().into_iter().map(blocking).collect();
+    assert_eq!(blocking, [32, 0, 0]);
+}
