@@ -17,6 +17,7 @@ pub(super) mod counting;
 #[cfg(test)]
 pub(super) mod failing;
 #[cfg(any(test, loom, shuttle, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "models and fuzzers lose power in fewer ways"))]
 pub(crate) mod modelled;
 
 use std::fs::{self, File};

@@ -340,7 +340,6 @@ impl ModelledDisk {
     }
 
     /// As [`ModelledDisk::fail_next_sync`], for the one that comes after `count` others.
-    #[cfg(test)]
     pub(crate) fn fail_sync_after(&self, count: usize, lost: Lost) {
         self.state.lock().failing_sync = Some((count, lost));
     }
