@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::error::{KvsError, Result};
 use crate::logger::Logger;
-use crate::store::disk::{Disk, DiskFile};
+use crate::store::disk::{DirLock, Disk, DiskFile};
 use crate::store::location::len_of;
 use crate::store::manifest::{ListedSegment, Manifest};
 use crate::store::names;
@@ -74,10 +74,11 @@ impl Source {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let mut meter = Meter::new(progress, self.bytes());
-        let mut made = Made { disk, dir, log, had_dir: disk.exists(dir)?, files: Vec::new() };
+        let had_dir = disk.exists(dir)?;
         survey::check_vacant(disk, dir)?;
         disk.create_dir_all(dir)?;
         let lock = disk.lock(&names::lock(dir), Duration::ZERO)?;
+        let mut made = Made { disk, dir, log, had_dir, files: Vec::new(), _lock: lock };
         // Somebody may have been faster, up to now.
         let lock_path = names::lock(dir);
         if disk.list(dir)?.iter().any(|name| lock_path.file_name() != Some(name)) {
@@ -99,7 +100,6 @@ impl Source {
         // Makes the names of all the files durable, its own among them.
         self.manifest.write(disk, dir, 1)?;
         made.files.clear();
-        drop(lock);
         Ok(())
     }
 }
@@ -111,6 +111,8 @@ struct Made<'a> {
     log: &'a Logger,
     had_dir: bool,
     files: Vec<PathBuf>,
+    /// Let go when they are removed.
+    _lock: Box<dyn DirLock>,
 }
 
 impl Drop for Made<'_> {

@@ -3,6 +3,7 @@
 //! A history is a list of steps. Running it keeps beside the store what the store must hold: the
 //! state after each write. What a store holds later is compared with those states as a whole.
 
+mod checkpoints;
 mod compaction;
 mod expiry;
 mod failing_opens;
