@@ -20,8 +20,8 @@ fn nobody_gets_the_directory_before_a_failed_checkpoint_has_left_it() {
         failing.act_after(calls, move || {
             let dir = copy_dir(1);
             let has_files = disk.list(&dir).is_ok_and(|files| !files.is_empty());
-            let locked = disk.lock(&names::lock(&dir), Duration::ZERO);
-            *answer.lock() = Some(!has_files || locked.is_err());
+            let taken = disk.lock(&names::lock(&dir), Duration::ZERO);
+            *answer.lock() = Some(!has_files || taken.is_err());
         });
         // The manifest, whose sync is the first after that of the log.
         failing.fail_after(1, fault(libc::EIO, |call| call == Call::Sync));
