@@ -166,7 +166,8 @@ impl Compactor {
         let mut manifest = self.manifest.lock();
         // As in `replace`: a log that is sealed after this moment is not listed, since its end may
         // not be durable yet.
-        let mut next = self.manifest_without(&[], &manifest.1);
+        let now = self.segments.snapshot();
+        let mut next = Self::manifest_without(&now, &[], &manifest.1);
         // Relaxed: the lock above orders it.
         next.key_count = key_count.filter(|_| !self.has_both.load(Ordering::Relaxed));
         if next.segments == manifest.1.segments && next.key_count == manifest.1.key_count {
@@ -334,7 +335,7 @@ impl Compactor {
         let outputs = copying.outputs.clone();
         // The manifest is to list what the syncs below cover: a log that is sealed after this
         // moment stays unlisted, since its end may not be durable yet.
-        let next = self.manifest_without(inputs, &manifest.1);
+        let next = Self::manifest_without(&self.segments.snapshot(), inputs, &manifest.1);
         let prepared = copied.and_then(|()| {
             outputs.iter().try_for_each(|output| output.sync())?;
             // Rule 3. The log's own new directory entries are synced with it.
@@ -362,9 +363,12 @@ impl Compactor {
         Ok(true)
     }
 
-    /// The manifest of this moment, without `inputs`.
-    fn manifest_without(&self, inputs: &[Arc<Segment>], current: &Manifest) -> Manifest {
-        let now = self.segments.snapshot();
+    /// The manifest of the moment `now`, without `inputs`. A log that was sealed since is listed.
+    pub(crate) fn manifest_without(
+        now: &Snapshot,
+        inputs: &[Arc<Segment>],
+        current: &Manifest,
+    ) -> Manifest {
         let is_input = |id| inputs.iter().any(|input| input.header.id == id);
         let mut next = current.clone();
         next.segments.clear();
@@ -373,11 +377,15 @@ impl Compactor {
         next.log_after = now.seqno.get();
         for segment in &now.segments {
             let id = segment.header.id;
-            if segment.footer().is_none() {
+            let Some(footer) = segment.footer() else {
                 // The active log: the only segment without a footer, and the last log.
                 next.log_from = id.get();
                 next.log_after = segment.header.seqno_before.get();
-            } else if !is_input(id) {
+                continue;
+            };
+            // It had none perhaps when `now.seqno` was determined.
+            next.log_after = next.log_after.max(footer.seqno_max.get());
+            if !is_input(id) {
                 next.segments.push(ListedSegment { id: id.get(), bytes: segment.len() });
             }
         }

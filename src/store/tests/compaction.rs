@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::failures::fault;
 use super::*;
+use crate::store::compaction::Compactor;
 use crate::store::disk::failing::{Call, FailingDisk};
 use crate::store::disk::modelled::ModelledDisk;
+use crate::store::manifest::Manifest;
 use crate::store::segments::Pressure;
 use crate::sync::Ordering;
 
@@ -332,4 +334,20 @@ fn a_later_segment_keeps_no_tombstone_alive() {
     let blocking = |segment: crate::SegmentStats| segment.blocking_tombstone_bytes;
     let blocking: Vec<_> = store.segment_stats().into_iter().map(blocking).collect();
     assert_eq!(blocking, [32, 0, 0]);
+}
+
+/// A log can be sealed between two looks at it. What comes behind it goes on where it ends then: an
+/// open after a crash would look for the writes between otherwise, and refuse the store.
+#[test]
+fn a_log_that_is_sealed_meanwhile_is_listed_with_all_its_writes() {
+    let disk: Arc<dyn Disk> = Arc::new(ModelledDisk::default());
+    let store = open(&disk, Path::new(DIR), &options(Route::Direct)).unwrap();
+    (0..3_u8).for_each(|key| store.set_bytes(&[key], b"").unwrap());
+    let now = store.core.segments.snapshot();
+    let next = |current: &Manifest| Compactor::manifest_without(&now, &[], current);
+    let before = store.core.compactor.at_rest(next);
+    store.core.writer.seal_active().unwrap();
+    let after = store.core.compactor.at_rest(next);
+    assert_eq!((before.log_from, before.log_after, before.segments.len()), (1, 0, 0));
+    assert_eq!((after.log_from, after.log_after, after.segments.len()), (2, 3, 1));
 }
