@@ -123,8 +123,8 @@ fn check_history(options: &Options, history: &[Act]) {
         check_all(view, map);
     }
     check_all(&store, &map);
-    let files = store.stats();
-    assert_eq!(store.len().unwrap(), files.key_count);
+    // Background compaction may drop an expired key between the two.
+    assert!((0..1000).any(|_| store.len().unwrap() == store.stats().key_count));
     store.close().unwrap();
     drop(store);
     let store = KvStore::open_with(&home, options.clone()).unwrap();
