@@ -9,6 +9,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kvs::{Durability, KvStore, KvsEngine, Options, Scan};
 
@@ -112,6 +114,12 @@ fn read_all(store: &KvStore, buffer: &mut Vec<u8>) {
     }
 }
 
+/// One test at a time: memory that one has given up is freed by whichever thread comes by.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn the_allocator_of_this_test_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
@@ -123,6 +131,7 @@ fn the_allocator_of_this_test_counts() {
 
 #[test]
 fn reads_into_a_reused_buffer_allocate_nothing() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = loaded(dir.path());
     let mut buffer = Vec::new();
@@ -137,6 +146,7 @@ fn reads_into_a_reused_buffer_allocate_nothing() {
 #[test]
 fn keys_that_were_scanned_and_removed_are_let_go() {
     const KEY_LEN: usize = 60_000;
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let options = Options::new().durability(Durability::Os);
     let store = KvStore::open_with(dir.path(), options).unwrap();
@@ -150,7 +160,14 @@ fn keys_that_were_scanned_and_removed_are_let_go() {
     };
     (0..50).for_each(turn);
     let before = HELD_BYTES.load(Ordering::Relaxed);
-    (50..250).for_each(turn);
-    let grown = HELD_BYTES.load(Ordering::Relaxed).saturating_sub(before);
-    assert!(grown < 100 * KEY_LEN, "{grown} bytes more are held after 200 keys came and went");
+    // What a thread that stands still might yet read is let go later; what is lost never is.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        (50..250).for_each(turn);
+        let grown = HELD_BYTES.load(Ordering::Relaxed).saturating_sub(before);
+        if grown < 100 * KEY_LEN {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{grown} bytes more are held after keys came and went");
+    }
 }
