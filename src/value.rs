@@ -2,9 +2,9 @@
 //!
 //! A lent value costs no copy. It keeps the segment that holds it mapped and its file in place, so
 //! it stays valid across overwrites, removal, compaction and even after the store is closed; the
-//! price is that the disk space of that segment is not given back while the value lives, nor, if the
-//! store is closed meanwhile, before it is opened again. Copy the bytes out (`to_vec`) to keep a
-//! value for long.
+//! price is that the disk space of that segment is not given back while the value lives, nor, if
+//! the store is closed meanwhile, before it is opened again. Copy the bytes out (`to_vec`) to keep
+//! a value for long.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;

@@ -38,7 +38,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use oracle::{acknowledged, check};
-use victims::{Kind, Orders, Setting, VERSIONS_PER_CYCLE, Victim};
+use victims::{Kind, Orders, Setting, VERSIONS_PER_CYCLE};
 
 /// Which call fails, and what the system says then.
 const FAULTS: [(&str, &str); 19] = [
@@ -103,13 +103,6 @@ fn strace(dir: &Path, log: &Path, call: &str, injection: &str) -> Vec<String> {
     words
 }
 
-/// Kills strace, which leads a group, with what it has started, which would go on without it.
-fn kill_group_of(strace: &Victim) {
-    let group = format!("-{}", strace.child.id());
-    // It may have ended meanwhile.
-    Command::new("kill").args(["-9", "--", &group]).status().unwrap();
-}
-
 /// One store, what it must hold, and what was done to those who wrote to it.
 struct Faults {
     kind: Kind,
@@ -141,7 +134,7 @@ impl Faults {
             std::thread::sleep(Duration::from_millis(self.random.random_range(0..100)));
             // It writes still, or has ended: it does not wait for what never comes.
             if program.says_more() {
-                kill_group_of(&program);
+                program.kill_group();
             }
         }
         let (status, heard) = program.ended();

@@ -139,8 +139,20 @@ impl Victim {
     pub(crate) fn says_more(&self) -> bool {
         while self.says.try_recv().is_ok() {}
         let outcome = self.says.recv_timeout(Duration::from_secs(60));
-        assert_ne!(outcome, Err(RecvTimeoutError::Timeout), "it hangs");
+        if outcome == Err(RecvTimeoutError::Timeout) {
+            self.kill_group();
+            panic!("it hangs");
+        }
         outcome.is_ok()
+    }
+
+    /// Kills it, and the group if it leads one: what a tracer has started goes on without it.
+    pub(crate) fn kill_group(&self) {
+        let pid = self.child.id();
+        // They may have ended meanwhile, or lead none.
+        let mut kill = Command::new("kill");
+        kill.args(["-9", "--", &pid.to_string(), &format!("-{pid}")]);
+        kill.stderr(Stdio::null()).status().unwrap();
     }
 
     /// Waits for its end; what it said, in an order that is right for each of its threads.
