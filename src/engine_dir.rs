@@ -10,10 +10,9 @@
 //! opened, locked or read here, so the answer is that of one moment; any thread may ask. Whether
 //! the store is sound is the engine's business.
 
-use std::io::ErrorKind;
 use std::path::{self, Path, PathBuf};
 
-use crate::error::{KvsError, Result};
+use crate::error::{KvsError, Result, is_absence};
 
 /// The name of our own engine.
 pub(crate) const KVS: &str = "kvs";
@@ -29,9 +28,7 @@ pub(crate) const SLED: &str = "sled";
 pub(crate) fn engine_in(dir: &Path) -> Result<Option<&'static str>> {
     let failed = |source| KvsError::io("list", dir, source);
     let entries = match dir.read_dir() {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
+        Err(error) if is_absence(&error) => return Ok(None),
         listed => listed.map_err(failed)?,
     };
     let mut of_sled = 0;

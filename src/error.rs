@@ -11,6 +11,11 @@ use std::{fmt, io};
 /// The result of nearly every function of this crate.
 pub type Result<T, E = KvsError> = std::result::Result<T, E>;
 
+/// Whether the system says that nothing is there. Below a file there is nothing.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// What can go wrong.
 ///
 /// `Display` is one line without a full stop; `source()` leads to the error of the operating

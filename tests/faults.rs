@@ -192,13 +192,10 @@ fn main() {
         eprintln!("SKIPPED: strace is missing, or may not trace here");
         return println!("soak-faults: SKIPPED, 0 runs: nothing can be traced; failures: 0");
     }
-    let seed = std::env::var("KVS_FAULTS_SEED").map(|text| text.parse().unwrap());
-    let seed = seed.unwrap_or_else(|_| u64::from(std::process::id()));
+    let seed = victims::seed("KVS_FAULTS_SEED");
     let (mut total, mut went_on, mut failures) = (0, 0, 0);
-    for asked in args.iter().filter(|arg| arg.contains('=')) {
-        let (kind, count) = asked.rsplit_once('=').unwrap();
-        let count: u64 = count.parse().unwrap();
-        match survives(Kind::parse(kind), count, seed) {
+    for (kind, count) in victims::asked(&args, &[]) {
+        match survives(kind, count, seed) {
             Some(of_them) => (total, went_on) = (total + count, went_on + of_them),
             None => failures += 1,
         }

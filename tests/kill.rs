@@ -107,15 +107,10 @@ fn main() {
     if Orders::are_carried_out(&args) {
         return;
     }
-    let asked: Vec<&str> = args.iter().map(String::as_str).filter(|a| a.contains('=')).collect();
-    let asked = if asked.is_empty() { DEFAULT.to_vec() } else { asked };
-    let seed = std::env::var("KVS_KILL_SEED").map(|text| text.parse().unwrap());
-    let seed = seed.unwrap_or_else(|_| u64::from(std::process::id()));
+    let seed = victims::seed("KVS_KILL_SEED");
     let (mut cycles, mut failures) = (Vec::new(), 0);
-    for victim in asked {
-        let (kind, count) = victim.rsplit_once('=').unwrap();
-        let count = count.parse().unwrap();
-        failures += u64::from(!survives(Kind::parse(kind), count, seed));
+    for (kind, count) in victims::asked(&args, &DEFAULT) {
+        failures += u64::from(!survives(kind, count, seed));
         cycles.push(count);
     }
     let total: u64 = cycles.iter().sum();

@@ -30,7 +30,7 @@ use std::{fmt, io, mem, slice, thread};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::error::{KvsError, Result};
+use crate::error::{KvsError, Result, is_absence};
 use crate::store::location::len_of;
 #[cfg(any(test, loom, shuttle, fuzzing))]
 use crate::sync::Arc;
@@ -138,11 +138,6 @@ const IN_PLACE_FILE_SYSTEMS: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
 
 /// How often a held lock is tried again while a timeout runs.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
-
-/// Whether it says that nothing is there. Below a file there is nothing.
-fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
 
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> Result<()> {

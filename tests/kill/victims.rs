@@ -67,8 +67,25 @@ impl Setting {
     }
 }
 
+/// What the arguments `KIND=COUNT` of a test ask for; if there are none, `default` does.
+pub(crate) fn asked(args: &[String], default: &[&str]) -> Vec<(Kind, u64)> {
+    let asked: Vec<&str> = args.iter().map(String::as_str).filter(|a| a.contains('=')).collect();
+    let asked = if asked.is_empty() { default } else { &asked };
+    let parse = |text: &&str| {
+        let (kind, count) = text.rsplit_once('=').unwrap();
+        (Kind::parse(kind), count.parse().unwrap())
+    };
+    asked.iter().map(parse).collect()
+}
+
+/// The seed that the environment gives as `name`, or one of this process.
+pub(crate) fn seed(name: &str) -> u64 {
+    let seed = std::env::var(name).map(|text| text.parse().unwrap());
+    seed.unwrap_or_else(|_| u64::from(std::process::id()))
+}
+
 impl Kind {
-    pub(crate) fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         match text {
             "this" => Self::This,
             "server" => Self::Server,
