@@ -11,6 +11,11 @@ package=bindings/python
 venv=target/venv
 requirements=$package/dev/requirements.txt
 
+# Steps run side by side, and one at a time may install.
+mkdir -p target
+exec 9>target/venv.lock
+flock 9
+
 .ci/need python3-venv python3 -c 'import ensurepip, venv'
 
 if ! cmp -s "$requirements" "$venv/requirements.txt"; then
@@ -24,8 +29,13 @@ install() {
     "$venv/bin/pip" install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
         --force-reinstall "$@"
 }
+# What the package in place is installed from. Installed anew, it is missing for a moment, perhaps
+# to another step that uses it.
+in_place=$venv/in-place.txt
 if [ "${1:-}" = --wheel ]; then
+    rm -f "$in_place"
     install "./$package"
-else
+elif ! cat "$package"/{pyproject.toml,hatch_build.py} | cmp -s - "$in_place"; then
     install --editable "./$package"
+    cat "$package"/{pyproject.toml,hatch_build.py} >"$in_place"
 fi
